@@ -1,0 +1,1 @@
+//! The lab: real engines, several hosts, a real kernel.

@@ -1,0 +1,1 @@
+//! Decides which pool, block and address is given; no I/O.

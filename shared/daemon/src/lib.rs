@@ -1,0 +1,1 @@
+//! What every Drover process shares: configuration, logs, signals, exit codes.

@@ -1,0 +1,1 @@
+//! Applies an overlay plan to the kernel and observes it.

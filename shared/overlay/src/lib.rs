@@ -1,0 +1,1 @@
+//! Plans the network data path: desired, observed, diff, plan; no I/O.

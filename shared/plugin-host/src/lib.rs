@@ -1,0 +1,1 @@
+//! Serves Docker plugin protocols on a unix socket.

@@ -1,0 +1,1 @@
+//! Exact JSON types of Docker's plugin protocols.

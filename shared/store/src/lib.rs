@@ -1,0 +1,1 @@
+//! The replicated store (embedded, etcd) and durable local tables.

@@ -1,0 +1,1 @@
+//! Test helpers: a fake engine, capability probe, namespace guards.
