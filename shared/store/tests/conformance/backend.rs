@@ -1,0 +1,110 @@
+//! The implementations, each started fresh for a case.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use drover_store::{EtcdConfig, Store};
+use tempfile::TempDir;
+
+/// An embedded store in a directory of its own.
+pub(crate) struct Embedded {
+    pub(crate) store: Store,
+    _dir: TempDir,
+}
+
+impl Embedded {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_embedded(dir.path().join("store.redb")).unwrap();
+        Self { store, _dir: dir }
+    }
+}
+
+/// The etcd binaries to test with.
+pub(crate) fn etcd_binaries() -> Vec<PathBuf> {
+    let mut binaries = vec![PathBuf::from("etcd")];
+    if let Some(more) = std::env::var_os("DROVER_TEST_ETCD") {
+        binaries.extend(std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty()));
+    }
+    binaries
+}
+
+/// A member of one on loopback, ended with this value.
+pub(crate) struct Etcd {
+    process: Child,
+    endpoint: String,
+    version: String,
+    _dir: TempDir,
+}
+
+impl Etcd {
+    pub(crate) async fn start(binary: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let [client, peer] = free_ports();
+        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let process = Command::new(binary)
+            .arg("--name=test")
+            .arg(format!("--data-dir={}", dir.path().join("data").display()))
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-cluster=test={peer}"))
+            .arg("--logger=zap")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
+        let version = Command::new(binary).arg("--version").output().unwrap().stdout;
+        let version = String::from_utf8_lossy(&version).lines().next().unwrap_or("").to_owned();
+        let etcd = Self { process, endpoint: client, version, _dir: dir };
+        etcd.wait_until_it_answers().await;
+        etcd
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    pub(crate) async fn store(&self) -> Store {
+        let endpoints = vec![self.endpoint.clone()];
+        let config = EtcdConfig { endpoints, prefix: "/drover/".to_owned(), ..Default::default() };
+        Store::connect_etcd(config).await.unwrap()
+    }
+
+    pub(crate) async fn raw(&self) -> etcd_client::Client {
+        etcd_client::Client::connect([&self.endpoint], None).await.unwrap()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    async fn wait_until_it_answers(&self) {
+        let store = self.store().await;
+        let end = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = store.get("anything").await {
+            assert!(Instant::now() < end, "etcd does not answer: {error:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // It may have ended by itself, or in the test.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Ports of loopback that nobody had a moment ago, held at once so that they differ.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
