@@ -1,1 +1,38 @@
-//! Plans the network data path: desired, observed, diff, plan; no I/O.
+//! Plans the network data path of one host: what should be there ([`Desired`]), what that means as
+//! kernel objects ([`State`]), and the steps from what is there to what should be ([`plan`]).
+//!
+//! ```text
+//! Desired --lower--> State (desired) --+
+//!                                      +--plan--> Plan (steps in order) --drover-kernel--> kernel
+//! kernel --drover-kernel--> State -----+                                                     |
+//!              ^                                                                             |
+//!              +-----------------------------------------------------------------------------+
+//! ```
+//!
+//! Nothing here does anything: a plan is a value that can be printed, simulated and compared. A
+//! second plan after the first was carried out is empty, and any part of a plan that was carried
+//! out leads, planned anew, to the same end.
+//!
+//! The overlay lives in its own network namespace (`drover`): a bridge for each network with the
+//! containers' ports on it, and the devices that lead to the other hosts. Only the outer ends of
+//! those devices are in the root namespace.
+
+mod desired;
+mod lower;
+pub mod name;
+mod plan;
+mod ruleset;
+mod simulate;
+mod state;
+
+pub use desired::{
+    BlockHolder, Desired, Endpoint, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
+};
+pub use lower::lower;
+pub use plan::{ElementChange, Plan, Step, plan};
+pub use ruleset::tables;
+pub use simulate::simulate;
+pub use state::{
+    Bridge, Direct, Element, Link, Place, Port, Sandbox, Set, State, Table, TableFamily, TableName,
+    Target, Vxlan,
+};

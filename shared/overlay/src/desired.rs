@@ -1,0 +1,151 @@
+//! What should be, in the words of the cluster: networks, endpoints, peers and blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use drover_model::{
+    Block, Encapsulation, Encryption, EndpointId, Family, HostIndex, HostName, MacAddress, Mtu,
+    NetworkId, Pool,
+};
+use ipnet::IpNet;
+
+/// Everything that this host's data path follows from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// This host's place in the cluster; `None` until it is known, and then no peer is reached.
+    pub host: Option<ThisHost>,
+    /// The networks that Docker has created here.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// The endpoints that are joined here.
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// The other hosts.
+    pub peers: BTreeMap<HostName, Peer>,
+    /// The blocks of all pools.
+    pub blocks: BTreeMap<Block, RemoteBlock>,
+}
+
+/// This host's place in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThisHost {
+    /// Its small number.
+    pub index: HostIndex,
+    /// Where other hosts reach it.
+    pub advertise: IpAddr,
+    /// The device in the root namespace that has that address; `None` when no device has it, and
+    /// then no peer is reached directly.
+    pub underlay: Option<String>,
+    /// The UDP port of VXLAN.
+    pub vxlan_port: u16,
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Its subnets.
+    pub pools: Vec<NetworkPool>,
+    /// Whether it may leave the host in clear.
+    pub encryption: Encryption,
+    /// The largest packet of its containers.
+    pub mtu: Mtu,
+}
+
+/// A subnet of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkPool {
+    /// The subnet.
+    pub pool: Pool,
+    /// The gateway's address, which every host has on its bridge.
+    pub gateway: Option<IpAddr>,
+}
+
+/// An endpoint that the engine has joined to a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its network.
+    pub network: NetworkId,
+    /// Its link address.
+    pub mac: MacAddress,
+    /// Its addresses, each with the prefix length of its block, or full length for a single claim.
+    pub addresses: BTreeSet<IpNet>,
+    /// The MTU it was joined with: that of a link does not change under a running container.
+    pub mtu: Mtu,
+}
+
+/// Another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its small number.
+    pub index: HostIndex,
+    /// Where it is reached.
+    pub advertise: IpAddr,
+    /// How clear networks reach it.
+    pub encapsulation: Encapsulation,
+    /// The largest packet of the path to it.
+    pub underlay_mtu: Mtu,
+}
+
+/// A block and who holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteBlock {
+    /// The pool it is cut from.
+    pub pool: Pool,
+    /// Who allocates from it.
+    pub owner: BlockHolder,
+    /// Single addresses that another host than the owner holds.
+    pub claims: BTreeMap<IpAddr, BlockHolder>,
+}
+
+/// Who holds a block or a single address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockHolder {
+    /// This host.
+    Here,
+    /// Another host.
+    Peer(HostName),
+    /// Nobody.
+    Nobody,
+}
+
+impl Desired {
+    /// This host's blocks of a pool: those it owns by the fabric, and those that its endpoints'
+    /// addresses are in, which are its own even when the fabric is late to say so.
+    #[must_use]
+    pub fn own_blocks(&self, pool: Pool) -> BTreeSet<Block> {
+        let owned = self
+            .blocks
+            .iter()
+            .filter(|(_, held)| held.pool == pool && held.owner == BlockHolder::Here)
+            .map(|(block, _)| *block);
+        let used = self
+            .endpoints
+            .values()
+            .flat_map(|endpoint| &endpoint.addresses)
+            .filter(|address| pool.contains(address.addr()) && !is_single(**address))
+            .map(|address| Block::new(*address));
+        owned.chain(used).collect()
+    }
+
+    /// How packets of a family travel to a peer.
+    ///
+    /// A direct path carries the family of the underlay alone: the kernel's `fwd` finds the link
+    /// address of the next hop in the neighbour table of the packet's own family
+    /// (`nft_fwd_neigh_eval`), where an IPv6 packet has no entry for an IPv4 next hop. The
+    /// other family travels by VXLAN.
+    #[must_use]
+    pub fn encapsulation(&self, peer: &Peer, family: Family) -> Encapsulation {
+        let direct = self
+            .host
+            .as_ref()
+            .is_some_and(|host| host.underlay.is_some())
+            && Family::of(peer.advertise) == family;
+        match peer.encapsulation {
+            Encapsulation::Direct if !direct => Encapsulation::Vxlan,
+            other => other,
+        }
+    }
+}
+
+/// Whether an address stands for itself alone, and not for a place in a block.
+pub(crate) fn is_single(address: IpNet) -> bool {
+    address.prefix_len() == address.max_prefix_len()
+}

@@ -1,0 +1,383 @@
+//! The nftables tables: which container may send what, which networks may talk, and how direct
+//! packets cross the root namespace.
+//!
+//! Rules are text that depends on nothing but a device name and a family; everything that comes and goes is an
+//! element of a set or map, so that a new container changes elements and no rules.
+//!
+//! | table | where | what for |
+//! |---|---|---|
+//! | `bridge drover` | `drover` namespace | a port sends only from its own link and network addresses |
+//! | `inet drover` | `drover` namespace | packets are routed within one network only |
+//! | `netdev drover` | root namespace | direct packets from and to the underlay device |
+//! | `inet drover` | root namespace | VXLAN only from known peers |
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use drover_model::{Encapsulation, Encryption, Family};
+use ipnet::IpNet;
+
+use crate::desired::{BlockHolder, Desired, Endpoint, ThisHost};
+use crate::name;
+use crate::state::{Element, Place, Set, Table, TableFamily, TableName};
+
+/// The tables that a desired state asks for, with all their elements.
+#[must_use]
+pub fn tables(desired: &Desired) -> BTreeMap<TableName, Table> {
+    let mut tables = BTreeMap::new();
+    let mut add = |place, family, table| tables.insert(TableName { place, family }, table);
+    add(Place::Overlay, TableFamily::Bridge, senders(desired));
+    add(Place::Overlay, TableFamily::Inet, isolation(desired));
+    if let Some(host) = &desired.host {
+        add(Place::Root, TableFamily::Inet, vxlan_filter(desired, host));
+        if let Some(underlay) = direct_underlay(desired) {
+            add(
+                Place::Root,
+                TableFamily::Netdev,
+                direct(desired, host, underlay),
+            );
+        }
+    }
+    tables
+}
+
+/// The underlay device, if any peer is reached directly.
+pub(crate) fn direct_underlay(desired: &Desired) -> Option<&str> {
+    let underlay = desired.host.as_ref()?.underlay.as_deref()?;
+    let direct = desired.peers.values().any(|peer| {
+        let family = Family::of(peer.advertise);
+        desired.encapsulation(peer, family) == Encapsulation::Direct
+    });
+    direct.then_some(underlay)
+}
+
+/// A chain: its name, its hook if it has one, and its rules.
+struct Chain<'a> {
+    name: &'a str,
+    hook: Option<String>,
+    rules: Vec<String>,
+}
+
+fn table(declarations: &[&str], chains: &[Chain<'_>], sets: BTreeMap<String, Set>) -> Table {
+    let mut body = String::new();
+    for declaration in declarations {
+        // Writing to a String does not fail.
+        let _ = writeln!(body, "\t{declaration}");
+    }
+    for chain in chains {
+        let _ = writeln!(body, "\tchain {} {{", chain.name);
+        for line in chain.hook.iter().chain(&chain.rules) {
+            let _ = writeln!(body, "\t\t{line}");
+        }
+        body.push_str("\t}\n");
+    }
+    let digest = format!("{:016x}", fnv(body.as_bytes()));
+    let rules = chains.iter().map(|chain| chain.rules.len()).sum();
+    Table {
+        body,
+        digest,
+        rules,
+        sets,
+    }
+}
+
+/// FNV-1a: a digest that tells one of our rulesets from another; nobody gains by forging it.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn lines(rules: &[&str]) -> Vec<String> {
+    rules.iter().map(|rule| (*rule).to_owned()).collect()
+}
+
+fn key(fields: &[&str]) -> Element {
+    Element {
+        key: fields.join(" . "),
+        data: None,
+    }
+}
+
+fn named<const N: usize>(sets: [(&str, Set); N]) -> BTreeMap<String, Set> {
+    sets.into_iter()
+        .map(|(name, set)| (name.to_owned(), set))
+        .collect()
+}
+
+/// A prefix as nftables prints it: a bare address when it has full length.
+fn written(prefix: IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
+    }
+}
+
+fn senders(desired: &Desired) -> Table {
+    let rules = [
+        "iifname . ether saddr != @stations drop",
+        "ether type ip iifname . ether saddr . ip saddr @senders4 accept",
+        "ether type arp iifname . arp saddr ether . arp saddr ip @senders4 accept",
+        // Duplicate address detection (RFC 5227) asks with no sender address.
+        "ether type arp iifname . arp saddr ether @stations arp saddr ip 0.0.0.0 arp operation request accept",
+        "ether type ip6 icmpv6 type { nd-router-advert, nd-redirect } drop",
+        "ether type ip6 iifname . ether saddr . ip6 saddr @senders6 accept",
+        // Duplicate address detection (RFC 4862) and the reports that go with it have no source.
+        "ether type ip6 ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } accept",
+        "drop",
+    ];
+    let chains = [
+        Chain {
+            name: "from_port",
+            hook: None,
+            rules: lines(&rules),
+        },
+        Chain {
+            name: "prerouting",
+            hook: Some("type filter hook prerouting priority -300; policy accept;".to_owned()),
+            rules: lines(&["iifname \"ep*\" jump from_port"]),
+        },
+    ];
+    let declarations = [
+        "set stations { type ifname . ether_addr; }",
+        "set senders4 { type ifname . ether_addr . ipv4_addr; }",
+        "set senders6 { type ifname . ether_addr . ipv6_addr; }",
+    ];
+    let (mut stations, mut senders4, mut senders6) = (Set::new(), Set::new(), Set::new());
+    for (id, endpoint) in &desired.endpoints {
+        if desired.networks.contains_key(&endpoint.network) {
+            let port = id.port_link();
+            stations.insert(key(&[&port, &endpoint.mac.to_string()]));
+            add_senders(&port, endpoint, [&mut senders4, &mut senders6]);
+        }
+    }
+    let sets = named([
+        ("stations", stations),
+        ("senders4", senders4),
+        ("senders6", senders6),
+    ]);
+    table(&declarations, &chains, sets)
+}
+
+fn add_senders(port: &str, endpoint: &Endpoint, [senders4, senders6]: [&mut Set; 2]) {
+    let mac = endpoint.mac.to_string();
+    for address in &endpoint.addresses {
+        let senders = if address.addr().is_ipv4() {
+            &mut *senders4
+        } else {
+            &mut *senders6
+        };
+        senders.insert(key(&[port, &mac, &address.addr().to_string()]));
+    }
+    let link_local = name::link_local(endpoint.mac).to_string();
+    senders6.insert(key(&[port, &mac, &link_local]));
+}
+
+fn isolation(desired: &Desired) -> Table {
+    let errors4 = "{ destination-unreachable, time-exceeded, parameter-problem }";
+    let errors6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
+    let from_peers = format!("iifname {{ \"dvx*\", \"{}\" }}", name::DIRECT);
+    let chains = [
+        Chain {
+            name: "forward",
+            hook: Some("type filter hook forward priority 0; policy drop;".to_owned()),
+            rules: vec![
+                "tcp flags syn tcp option maxseg size set rt mtu".to_owned(),
+                "ip saddr . ip daddr @same_network4 accept".to_owned(),
+                "ip6 saddr . ip6 daddr @same_network6 accept".to_owned(),
+                // A router on the way answers from an address of any network it has.
+                format!("{from_peers} icmp type {errors4} accept"),
+                format!("{from_peers} icmpv6 type {errors6} accept"),
+            ],
+        },
+        Chain {
+            name: "input",
+            hook: Some("type filter hook input priority 0; policy drop;".to_owned()),
+            rules: lines(&[
+                "iifname \"lo\" accept",
+                "meta l4proto { icmp, ipv6-icmp } accept",
+            ]),
+        },
+    ];
+    let declarations = [
+        "set same_network4 { type ipv4_addr . ipv4_addr; flags interval; }",
+        "set same_network6 { type ipv6_addr . ipv6_addr; flags interval; }",
+    ];
+    let (mut same4, mut same6) = (Set::new(), Set::new());
+    for network in desired.networks.values() {
+        for from in &network.pools {
+            for to in network
+                .pools
+                .iter()
+                .filter(|to| to.pool.family() == from.pool.family())
+            {
+                let same = if from.pool.family() == Family::V4 {
+                    &mut same4
+                } else {
+                    &mut same6
+                };
+                same.insert(key(&[&from.pool.to_string(), &to.pool.to_string()]));
+            }
+        }
+    }
+    table(
+        &declarations,
+        &chains,
+        named([("same_network4", same4), ("same_network6", same6)]),
+    )
+}
+
+fn vxlan_filter(desired: &Desired, host: &ThisHost) -> Table {
+    let port = host.vxlan_port;
+    let chains = [Chain {
+        name: "input",
+        hook: Some("type filter hook input priority -10; policy accept;".to_owned()),
+        rules: vec![
+            format!("udp dport {port} ip saddr != @peers4 drop"),
+            format!("udp dport {port} ip6 saddr != @peers6 drop"),
+        ],
+    }];
+    let declarations = [
+        "set peers4 { type ipv4_addr; }",
+        "set peers6 { type ipv6_addr; }",
+    ];
+    let of = |family| {
+        let addresses = desired.peers.values().map(|peer| peer.advertise);
+        let wanted = addresses.filter(|address| Family::of(*address) == family);
+        wanted
+            .map(|address| key(&[&address.to_string()]))
+            .collect::<Set>()
+    };
+    table(
+        &declarations,
+        &chains,
+        named([("peers4", of(Family::V4)), ("peers6", of(Family::V6))]),
+    )
+}
+
+fn direct(desired: &Desired, host: &ThisHost, underlay: &str) -> Table {
+    let family = Family::of(host.advertise);
+    let (ip, address_type) = match family {
+        Family::V4 => ("ip", "ipv4_addr"),
+        Family::V6 => ("ip6", "ipv6_addr"),
+    };
+    let hook = |device: &str, policy: &str| {
+        format!("type filter hook ingress device \"{device}\" priority -500; policy {policy};")
+    };
+    let chains = [
+        Chain {
+            name: "from_overlay",
+            hook: Some(hook(name::DIRECT_ROOT, "drop")),
+            rules: vec![format!(
+                "fwd {ip} to ether daddr map @peers device \"{underlay}\""
+            )],
+        },
+        Chain {
+            name: "from_underlay",
+            hook: Some(hook(underlay, "accept")),
+            rules: vec![format!(
+                "{ip} saddr @remote {ip} daddr @local fwd {ip} to {} device \"{}\"",
+                name::direct_next_hop(family),
+                name::DIRECT_ROOT,
+            )],
+        },
+    ];
+    let declarations = [
+        format!("map peers {{ type ether_addr : {address_type}; }}"),
+        format!("set remote {{ type {address_type}; flags interval; }}"),
+        format!("set local {{ type {address_type}; flags interval; }}"),
+    ];
+    let declarations = declarations.each_ref().map(String::as_str);
+    let sets = named([
+        ("peers", direct_peers(desired, family)),
+        ("remote", intervals(remote_prefixes(desired, family))),
+        ("local", intervals(local_prefixes(desired, family))),
+    ]);
+    table(&declarations, &chains, sets)
+}
+
+fn direct_peers(desired: &Desired, family: Family) -> Set {
+    desired
+        .peers
+        .values()
+        .filter(|peer| desired.encapsulation(peer, family) == Encapsulation::Direct)
+        .map(|peer| Element {
+            key: name::direct_mac(peer.index).to_string(),
+            data: Some(peer.advertise.to_string()),
+        })
+        .collect()
+}
+
+fn clear_pools(desired: &Desired, family: Family) -> impl Iterator<Item = drover_model::Pool> {
+    let clear = desired
+        .networks
+        .values()
+        .filter(|net| net.encryption == Encryption::Off);
+    clear
+        .flat_map(|net| &net.pools)
+        .map(|pool| pool.pool)
+        .filter(move |pool| pool.family() == family)
+}
+
+fn remote_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
+    let is_direct = |holder: &BlockHolder| match holder {
+        BlockHolder::Peer(name) => desired
+            .peers
+            .get(name)
+            .is_some_and(|peer| desired.encapsulation(peer, family) == Encapsulation::Direct),
+        BlockHolder::Here | BlockHolder::Nobody => false,
+    };
+    let pools: Vec<_> = clear_pools(desired, family).collect();
+    let mut prefixes = Vec::new();
+    for (block, held) in desired
+        .blocks
+        .iter()
+        .filter(|(_, held)| pools.contains(&held.pool))
+    {
+        if is_direct(&held.owner) {
+            prefixes.push(block.prefix());
+        }
+        let claims = held.claims.iter().filter(|(_, holder)| is_direct(holder));
+        prefixes.extend(claims.map(|(address, _)| IpNet::from(*address)));
+    }
+    prefixes
+}
+
+fn local_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
+    let pools: Vec<_> = clear_pools(desired, family).collect();
+    let blocks = pools.iter().flat_map(|pool| desired.own_blocks(*pool));
+    let mut prefixes: Vec<_> = blocks.map(|block| block.prefix()).collect();
+    let addresses = desired
+        .endpoints
+        .values()
+        .flat_map(|endpoint| &endpoint.addresses);
+    let ours = addresses.map(|address| address.addr());
+    let ours = ours.filter(|address| pools.iter().any(|pool| pool.contains(*address)));
+    prefixes.extend(ours.map(|address: IpAddr| IpNet::from(address)));
+    prefixes
+}
+
+/// Interval elements must not overlap: what another prefix contains is left out.
+fn intervals(mut prefixes: Vec<IpNet>) -> Set {
+    prefixes.sort_by_key(|prefix| prefix.prefix_len());
+    let mut kept: std::collections::BTreeSet<IpNet> = std::collections::BTreeSet::new();
+    for prefix in prefixes {
+        let mut wider = Some(prefix);
+        let mut contained = false;
+        while let Some(net) = wider {
+            contained = contained || kept.contains(&net);
+            wider = net.supernet();
+        }
+        if !contained {
+            kept.insert(prefix);
+        }
+    }
+    kept.into_iter()
+        .map(|prefix| key(&[&written(prefix)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
