@@ -1,0 +1,355 @@
+//! The table of settings: name, how it is read, what it may be, how it is written.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::source::Gathered;
+use super::{Fault, Settings, SettingsError, parse};
+
+/// Every setting by its dotted name.
+pub(super) const NAMES: &[&str] = &[
+    "state_dir",
+    "run_dir",
+    "plugin_dir",
+    "docker_host",
+    "host_name",
+    "advertise_addr",
+    "pools.default",
+    "pools.prefix",
+    "pools.block_prefix",
+    "pools.default_v6",
+    "pools.prefix_v6",
+    "pools.block_prefix_v6",
+    "pools.quarantine",
+    "overlay.encapsulation",
+    "overlay.vxlan_port",
+    "cluster.join_port",
+    "cluster.etcd_client_port",
+    "cluster.etcd_peer_port",
+    "cluster.token_lifetime",
+    "cluster.certificate_lifetime",
+    "cluster.host_lease",
+    "log.format",
+    "log.level",
+];
+
+const PATH: &str = "an absolute path";
+const PORT: &str = "a port from 1 to 65535";
+const DURATION: &str = "a length of time such as 90s, 15min, 12h or 30days";
+const PREFIX_V4: &str = "a prefix length from 8 to 28";
+const PREFIX_V6: &str = "a prefix length from 48 to 120";
+const RANGES: &str = "a list of prefixes without host bits, such as 10.64.0.0/10";
+const RANGES_V6: &str = "a list of IPv6 prefixes without host bits, such as fd12:3456:789a::/48";
+
+/// Reads settings one by one and remembers what is wrong with each.
+struct Reader {
+    gathered: Gathered,
+}
+
+impl Reader {
+    /// Reads one setting into its place, which keeps the default if it is absent or wrong.
+    fn read<T>(
+        &mut self,
+        into: &mut T,
+        name: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) {
+        let Some(given) = self.gathered.values.get(name) else {
+            return;
+        };
+        match parse(given.text.trim()) {
+            Some(value) => *into = value,
+            None => {
+                let text: String = given.text.chars().take(80).collect();
+                let problem = format!("is `{text}` in {}; it must be {expected}", given.place);
+                self.fault(name, problem);
+            }
+        }
+    }
+
+    fn fault(&mut self, name: &str, problem: String) {
+        self.gathered.faults.push(Fault {
+            setting: name.to_owned(),
+            problem,
+        });
+    }
+}
+
+pub(super) fn read(gathered: Gathered) -> Result<Settings, SettingsError> {
+    let mut reader = Reader { gathered };
+    let mut settings = Settings::default();
+    read_places(&mut reader, &mut settings);
+    read_pools(&mut reader, &mut settings);
+    read_cluster(&mut reader, &mut settings);
+    check_together(&mut reader, &settings);
+    if reader.gathered.faults.is_empty() {
+        Ok(settings)
+    } else {
+        Err(SettingsError(reader.gathered.faults))
+    }
+}
+
+fn read_places(reader: &mut Reader, settings: &mut Settings) {
+    reader.read(&mut settings.state_dir, "state_dir", PATH, parse::path);
+    reader.read(&mut settings.run_dir, "run_dir", PATH, parse::path);
+    reader.read(&mut settings.plugin_dir, "plugin_dir", PATH, parse::path);
+    let expected = "unix:///PATH or tcp://HOST:PORT";
+    reader.read(
+        &mut settings.docker_host,
+        "docker_host",
+        expected,
+        parse::docker_host,
+    );
+    let expected = "1 to 63 of a-z, 0-9 and `-`, starting and ending with a letter or digit";
+    reader.read(
+        &mut settings.host_name,
+        "host_name",
+        expected,
+        parse::host_name,
+    );
+    let expected = "an IP address that other hosts reach this one at";
+    reader.read(
+        &mut settings.advertise_addr,
+        "advertise_addr",
+        expected,
+        parse::advertise,
+    );
+    let log = &mut settings.log;
+    reader.read(
+        &mut log.format,
+        "log.format",
+        "`human` or `json`",
+        parse::log_format,
+    );
+    let expected = "error, warn, info, debug, trace, or TARGET=LEVEL,...";
+    reader.read(&mut log.level, "log.level", expected, parse::log_level);
+}
+
+fn read_pools(reader: &mut Reader, settings: &mut Settings) {
+    let pools = &mut settings.pools;
+    let v4 = |text: &str| parse::ranges_v4(text).filter(|ranges| !ranges.is_empty());
+    reader.read(&mut pools.default, "pools.default", RANGES, v4);
+    let prefix = |text: &str| parse::number(text, 8, 28);
+    reader.read(&mut pools.prefix, "pools.prefix", PREFIX_V4, prefix);
+    let expected = "a prefix length from 9 to 29";
+    let block = |text: &str| parse::number(text, 9, 29).map(Some);
+    reader.read(
+        &mut pools.block_prefix,
+        "pools.block_prefix",
+        expected,
+        block,
+    );
+    reader.read(
+        &mut pools.default_v6,
+        "pools.default_v6",
+        RANGES_V6,
+        parse::ranges_v6,
+    );
+    let prefix = |text: &str| parse::number(text, 48, 120);
+    reader.read(&mut pools.prefix_v6, "pools.prefix_v6", PREFIX_V6, prefix);
+    let expected = "a prefix length from 49 to 124";
+    let block = |text: &str| parse::number(text, 49, 124).map(Some);
+    reader.read(
+        &mut pools.block_prefix_v6,
+        "pools.block_prefix_v6",
+        expected,
+        block,
+    );
+    reader.read(
+        &mut pools.quarantine,
+        "pools.quarantine",
+        DURATION,
+        parse::duration,
+    );
+}
+
+fn read_cluster(reader: &mut Reader, settings: &mut Settings) {
+    let overlay = &mut settings.overlay;
+    let (name, expected) = ("overlay.encapsulation", "`auto`, `direct` or `vxlan`");
+    reader.read(
+        &mut overlay.encapsulation,
+        name,
+        expected,
+        parse::encapsulation,
+    );
+    reader.read(
+        &mut overlay.vxlan_port,
+        "overlay.vxlan_port",
+        PORT,
+        parse::port,
+    );
+    let cluster = &mut settings.cluster;
+    reader.read(
+        &mut cluster.join_port,
+        "cluster.join_port",
+        PORT,
+        parse::port,
+    );
+    reader.read(
+        &mut cluster.etcd_client_port,
+        "cluster.etcd_client_port",
+        PORT,
+        parse::port,
+    );
+    reader.read(
+        &mut cluster.etcd_peer_port,
+        "cluster.etcd_peer_port",
+        PORT,
+        parse::port,
+    );
+    let positive =
+        |least: Duration| move |text: &str| parse::duration(text).filter(|length| *length >= least);
+    let second = positive(Duration::from_secs(1));
+    reader.read(
+        &mut cluster.token_lifetime,
+        "cluster.token_lifetime",
+        DURATION,
+        second,
+    );
+    let expected = "a length of time of at least 60s, such as 30days";
+    let minute = positive(Duration::from_secs(60));
+    let lifetime = &mut cluster.certificate_lifetime;
+    reader.read(lifetime, "cluster.certificate_lifetime", expected, minute);
+    let expected = "a length of time of at least 3s, such as 10s";
+    let lease = positive(Duration::from_secs(3));
+    reader.read(
+        &mut cluster.host_lease,
+        "cluster.host_lease",
+        expected,
+        lease,
+    );
+}
+
+/// What no setting can tell alone.
+fn check_together(reader: &mut Reader, settings: &Settings) {
+    let pools = &settings.pools;
+    check_pools(
+        reader,
+        ["pools.default", "pools.prefix"],
+        &pools.default,
+        pools.prefix,
+    );
+    check_pools(
+        reader,
+        ["pools.default_v6", "pools.prefix_v6"],
+        &pools.default_v6,
+        pools.prefix_v6,
+    );
+    check_blocks(
+        reader,
+        "pools.block_prefix",
+        pools.block_prefix,
+        pools.prefix,
+    );
+    check_blocks(
+        reader,
+        "pools.block_prefix_v6",
+        pools.block_prefix_v6,
+        pools.prefix_v6,
+    );
+    let cluster = &settings.cluster;
+    let ports = [
+        ("cluster.join_port", cluster.join_port),
+        ("cluster.etcd_client_port", cluster.etcd_client_port),
+        ("cluster.etcd_peer_port", cluster.etcd_peer_port),
+    ];
+    for (position, (name, port)) in ports.iter().enumerate() {
+        let before = ports.iter().take(position).find(|(_, other)| other == port);
+        if let Some((other, _)) = before {
+            reader.fault(
+                name,
+                format!("is {port}, and so is `{other}`: give each its own port"),
+            );
+        }
+    }
+}
+
+fn check_pools(reader: &mut Reader, names: [&str; 2], ranges: &[IpNet], prefix: u8) {
+    let [ranges_name, prefix_name] = names;
+    for range in ranges.iter().filter(|range| range.prefix_len() > prefix) {
+        let problem = format!(
+            "has {range}, which holds no pool with the prefix length {prefix} of `{prefix_name}`"
+        );
+        reader.fault(ranges_name, problem);
+    }
+}
+
+fn check_blocks(reader: &mut Reader, name: &str, block: Option<u8>, pool: u8) {
+    if let Some(block) = block.filter(|block| *block < pool) {
+        let problem = format!("is {block}, so that a block were larger than its pool (/{pool})");
+        reader.fault(name, problem);
+    }
+}
+
+/// Every setting that has a value, as a text that reads back as the same value.
+pub(super) fn write(settings: &Settings) -> Vec<(&'static str, String)> {
+    let path = |path: &Path| path.display().to_string();
+    let list = |ranges: &[IpNet]| {
+        ranges
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let length = |length: Duration| format!("{}s", length.as_secs());
+    let (pools, cluster) = (&settings.pools, &settings.cluster);
+    let encapsulation = parse::encapsulation_text(settings.overlay.encapsulation);
+    let optional = |number: Option<u8>| number.map(|number| number.to_string());
+    let texts = [
+        ("state_dir", Some(path(&settings.state_dir))),
+        ("run_dir", Some(path(&settings.run_dir))),
+        ("plugin_dir", Some(path(&settings.plugin_dir))),
+        ("docker_host", Some(settings.docker_host.clone())),
+        (
+            "host_name",
+            settings.host_name.as_ref().map(ToString::to_string),
+        ),
+        (
+            "advertise_addr",
+            settings.advertise_addr.map(|address| address.to_string()),
+        ),
+        ("pools.default", Some(list(&pools.default))),
+        ("pools.prefix", Some(pools.prefix.to_string())),
+        ("pools.block_prefix", optional(pools.block_prefix)),
+        (
+            "pools.default_v6",
+            Some(list(&pools.default_v6)).filter(|list| !list.is_empty()),
+        ),
+        ("pools.prefix_v6", Some(pools.prefix_v6.to_string())),
+        ("pools.block_prefix_v6", optional(pools.block_prefix_v6)),
+        ("pools.quarantine", Some(length(pools.quarantine))),
+        ("overlay.encapsulation", Some(encapsulation.to_owned())),
+        (
+            "overlay.vxlan_port",
+            Some(settings.overlay.vxlan_port.to_string()),
+        ),
+        ("cluster.join_port", Some(cluster.join_port.to_string())),
+        (
+            "cluster.etcd_client_port",
+            Some(cluster.etcd_client_port.to_string()),
+        ),
+        (
+            "cluster.etcd_peer_port",
+            Some(cluster.etcd_peer_port.to_string()),
+        ),
+        (
+            "cluster.token_lifetime",
+            Some(length(cluster.token_lifetime)),
+        ),
+        (
+            "cluster.certificate_lifetime",
+            Some(length(cluster.certificate_lifetime)),
+        ),
+        ("cluster.host_lease", Some(length(cluster.host_lease))),
+        (
+            "log.format",
+            Some(parse::log_format_text(settings.log.format).to_owned()),
+        ),
+        ("log.level", Some(settings.log.level.clone())),
+    ];
+    let present = |(name, text): (&'static str, Option<String>)| text.map(|text| (name, text));
+    texts.into_iter().filter_map(present).collect()
+}
