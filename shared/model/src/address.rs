@@ -237,7 +237,7 @@ impl FromStr for MacAddress {
         let mut parts = text.split(':');
         for octet in &mut octets {
             let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
-            *octet = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_syntax| wrong())?;
         }
         if parts.next().is_some() || octets.first().is_some_and(|first| first & 1 == 1) {
             return Err(wrong());
