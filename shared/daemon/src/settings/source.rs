@@ -197,9 +197,12 @@ fn is_section(known: &str, name: &str) -> bool {
 }
 
 fn unknown(name: String) -> Fault {
-    let hint = nearest(&name, NAMES).map(|near| format!(", did you mean `{near}`"));
-    let problem = match hint {
-        Some(hint) => format!("is no setting{hint}"),
+    let key = name.rsplit('.').next();
+    // The right key in the wrong section is the likeliest slip.
+    let moved = NAMES.iter().find(|known| known.rsplit('.').next() == key);
+    let meant = moved.copied().or_else(|| nearest(&name, NAMES));
+    let problem = match meant {
+        Some(meant) => format!("is no setting, did you mean `{meant}`"),
         None => format!("is no setting; the settings are {}", NAMES.join(", ")),
     };
     Fault {
