@@ -14,6 +14,7 @@
 //! Methods return `Result<Answer, Failure>`; `serve` functions run until the shutdown and return
 //! only then.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use drover_control_api::record::UnixSeconds;
@@ -24,6 +25,8 @@ use drover_http::Client;
 use drover_model::HostName;
 use drover_store::Store;
 use tokio::sync::watch;
+
+use crate::mirror::{Snapshot, chain};
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,9 @@ pub struct Membership {
     pub host: HostName,
     /// This host's member id: random at every join.
     pub member: String,
+    /// Where other hosts reach this one, as it was said at `drover init` or `drover join`; `None`
+    /// to go by the settings and the default route.
+    pub advertise: Option<IpAddr>,
     /// When this host's certificate ends; `None` on one host alone.
     pub certificate_expires_at: Option<UnixSeconds>,
 }
@@ -59,6 +65,8 @@ pub struct Context {
     pub settings: Settings,
     /// Who this host is, and the store.
     pub membership: Membership,
+    /// The store as it was a moment ago, also while it cannot be reached.
+    pub cluster: watch::Receiver<Snapshot>,
     /// The engine of this host.
     pub engine: Engine,
     /// The socket of `drover-ipam`.
@@ -127,5 +135,5 @@ pub fn now() -> UnixSeconds {
 /// The store does not answer, or not as it should.
 #[must_use]
 pub fn store_failure(error: &drover_store::Error) -> Failure {
-    Failure::new(FailureKind::Unavailable, format!("the cluster store does not answer: {error}"))
+    Failure::new(FailureKind::Unavailable, chain(error))
 }

@@ -9,3 +9,6 @@
 //! ```
 //!
 //! It is not in the data path: with this process stopped, packets flow and containers run.
+
+pub mod context;
+pub mod mirror;
