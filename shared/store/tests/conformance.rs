@@ -9,6 +9,8 @@
 mod backend;
 #[path = "conformance/leases.rs"]
 mod leases;
+#[path = "conformance/restarts.rs"]
+mod restarts;
 #[path = "conformance/transactions.rs"]
 mod transactions;
 #[path = "conformance/watches.rs"]
@@ -23,7 +25,10 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// The next change, which must come soon.
 async fn next(watch: &mut Watch) -> Change {
-    tokio::time::timeout(SOON, watch.next()).await.expect("no change came").expect("the watch ended")
+    tokio::time::timeout(SOON, watch.next())
+        .await
+        .expect("no change came")
+        .expect("the watch ended")
 }
 
 /// A key to its value as text; `None` when it is not there.

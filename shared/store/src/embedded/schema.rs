@@ -8,8 +8,11 @@ use crate::error::Result;
 pub(super) const ENTRIES: TableDefinition<'static, &str, (u64, i64, &[u8])> =
     TableDefinition::new("entries");
 
-/// Revision and position in its transaction to the key and its new value; none: deleted.
-pub(super) const LOG: TableDefinition<'static, (u64, u32), (&str, Option<&[u8]>)> =
+/// A key and its new value; none: deleted.
+type Logged<'a> = (&'a str, Option<&'a [u8]>);
+
+/// Revision and position in its transaction to what was changed.
+pub(super) const LOG: TableDefinition<'static, (u64, u32), Logged<'static>> =
     TableDefinition::new("log");
 
 /// Lease to its time to live, milliseconds.

@@ -34,55 +34,66 @@ pub(crate) fn etcd_binaries() -> Vec<PathBuf> {
 /// A member of one on loopback, ended with this value.
 pub(crate) struct Etcd {
     process: Child,
-    endpoint: String,
-    version: String,
-    _dir: TempDir,
+    binary: PathBuf,
+    client: String,
+    peer: String,
+    dir: TempDir,
 }
 
 impl Etcd {
     pub(crate) async fn start(binary: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let [client, peer] = free_ports();
-        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let process = Command::new(binary)
-            .arg("--name=test")
-            .arg(format!("--data-dir={}", dir.path().join("data").display()))
-            .arg(format!("--listen-client-urls={client}"))
-            .arg(format!("--advertise-client-urls={client}"))
-            .arg(format!("--listen-peer-urls={peer}"))
-            .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=test={peer}"))
-            .arg("--logger=zap")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
-        let version = Command::new(binary).arg("--version").output().unwrap().stdout;
-        let version = String::from_utf8_lossy(&version).lines().next().unwrap_or("").to_owned();
-        let etcd = Self { process, endpoint: client, version, _dir: dir };
+        let [client, peer] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
+        let process = spawn(binary, dir.path(), &client, &peer);
+        let etcd = Self {
+            process,
+            binary: binary.to_owned(),
+            client,
+            peer,
+            dir,
+        };
         etcd.wait_until_it_answers().await;
         etcd
     }
 
-    pub(crate) fn version(&self) -> &str {
-        &self.version
+    pub(crate) fn version(&self) -> String {
+        let output = Command::new(&self.binary)
+            .arg("--version")
+            .output()
+            .unwrap()
+            .stdout;
+        String::from_utf8_lossy(&output)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     pub(crate) async fn store(&self) -> Store {
-        let endpoints = vec![self.endpoint.clone()];
-        let config = EtcdConfig { endpoints, prefix: "/drover/".to_owned(), ..Default::default() };
+        let endpoints = vec![self.client.clone()];
+        let config = EtcdConfig {
+            endpoints,
+            prefix: "/drover/".to_owned(),
+            ..Default::default()
+        };
         Store::connect_etcd(config).await.unwrap()
     }
 
     pub(crate) async fn raw(&self) -> etcd_client::Client {
-        etcd_client::Client::connect([&self.endpoint], None).await.unwrap()
+        etcd_client::Client::connect([&self.client], None)
+            .await
+            .unwrap()
     }
 
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// Starts it again on the same data and ports.
+    pub(crate) async fn start_again(&mut self) {
+        self.process = spawn(&self.binary, self.dir.path(), &self.client, &self.peer);
+        self.wait_until_it_answers().await;
     }
 
     async fn wait_until_it_answers(&self) {
@@ -101,6 +112,28 @@ impl Drop for Etcd {
         drop(self.process.kill());
         drop(self.process.wait());
     }
+}
+
+fn spawn(binary: &Path, dir: &Path, client: &str, peer: &str) -> Child {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .unwrap();
+    Command::new(binary)
+        .arg("--name=test")
+        .arg(format!("--data-dir={}", dir.join("data").display()))
+        .arg(format!("--listen-client-urls={client}"))
+        .arg(format!("--advertise-client-urls={client}"))
+        .arg(format!("--listen-peer-urls={peer}"))
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .arg(format!("--initial-cluster=test={peer}"))
+        .arg("--logger=zap")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()))
 }
 
 /// Ports of loopback that nobody had a moment ago, held at once so that they differ.

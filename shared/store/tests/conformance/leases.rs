@@ -48,7 +48,10 @@ pub(crate) async fn a_revoked_lease_takes_its_keys_at_once(store: &Store) {
     assert!(store.commit(put).await.unwrap().is_committed());
     store.revoke(lease).await.unwrap();
     assert_eq!(text(store, "revoked").await, None);
-    assert!(matches!(store.keep_alive(lease).await, Err(Error::LeaseGone)));
+    assert!(matches!(
+        store.keep_alive(lease).await,
+        Err(Error::LeaseGone)
+    ));
     store.revoke(lease).await.unwrap();
 }
 
@@ -60,19 +63,28 @@ pub(crate) async fn a_lease_that_is_gone_fences_its_holder(store: &Store) {
     let mut watch = store.watch("owner", start).await.unwrap();
     assert_eq!(next(&mut watch).await.value, None);
     // The first holder wakes up: neither its lease nor anything bound to it can be used again.
-    assert!(matches!(store.keep_alive(lease).await, Err(Error::LeaseGone)));
-    let late = Transaction::new().put("side effect", "1").put_leased("owner", "first", lease);
+    assert!(matches!(
+        store.keep_alive(lease).await,
+        Err(Error::LeaseGone)
+    ));
+    let late = Transaction::new()
+        .put("side effect", "1")
+        .put_leased("owner", "first", lease);
     assert!(matches!(store.commit(late).await, Err(Error::LeaseGone)));
     assert_eq!(text(store, "owner").await, None);
     assert_eq!(text(store, "side effect").await, None);
     // A write that depends on still being the owner fails as well.
-    let late = Transaction::new().if_present("owner").put("side effect", "1");
+    let late = Transaction::new()
+        .if_present("owner")
+        .put("side effect", "1");
     assert!(!store.commit(late).await.unwrap().is_committed());
 }
 
 pub(crate) async fn a_key_put_again_without_the_lease_outlives_it(store: &Store) {
     let lease = store.grant_lease(Duration::from_secs(600)).await.unwrap();
-    let put = Transaction::new().put_leased("k/kept", "1", lease).put_leased("k/lost", "1", lease);
+    let put = Transaction::new()
+        .put_leased("k/kept", "1", lease)
+        .put_leased("k/lost", "1", lease);
     assert!(store.commit(put).await.unwrap().is_committed());
     let again = Transaction::new().put("k/kept", "2");
     assert!(store.commit(again).await.unwrap().is_committed());

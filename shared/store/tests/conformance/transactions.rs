@@ -12,8 +12,13 @@ struct Record {
 }
 
 pub(crate) async fn a_record_comes_back_as_it_was_put(store: &Store) {
-    let record = Record { version: 1, name: "größer".to_owned() };
-    let put = Transaction::new().put_record("records/größer", &record).unwrap();
+    let record = Record {
+        version: 1,
+        name: "größer".to_owned(),
+    };
+    let put = Transaction::new()
+        .put_record("records/größer", &record)
+        .unwrap();
     let Outcome::Committed { revision } = store.commit(put).await.unwrap() else {
         panic!("no condition, and yet a conflict");
     };
@@ -31,8 +36,15 @@ pub(crate) async fn of_many_at_once_one_creates_a_key(store: &Store) {
             .map(|racer| {
                 let (store, key) = (store.clone(), key.clone());
                 tokio::spawn(async move {
-                    let mine = Transaction::new().if_absent(&key).put(&key, racer.to_string());
-                    store.commit(mine).await.unwrap().is_committed().then_some(racer)
+                    let mine = Transaction::new()
+                        .if_absent(&key)
+                        .put(&key, racer.to_string());
+                    store
+                        .commit(mine)
+                        .await
+                        .unwrap()
+                        .is_committed()
+                        .then_some(racer)
                 })
             })
             .collect();
@@ -46,7 +58,13 @@ pub(crate) async fn of_many_at_once_one_creates_a_key(store: &Store) {
 }
 
 pub(crate) async fn a_counter_loses_no_increment(store: &Store) {
-    assert!(store.commit(Transaction::new().put("counter", "0")).await.unwrap().is_committed());
+    assert!(
+        store
+            .commit(Transaction::new().put("counter", "0"))
+            .await
+            .unwrap()
+            .is_committed()
+    );
     let adders: Vec<_> = (0..8)
         .map(|_| {
             let store = store.clone();
@@ -71,12 +89,16 @@ pub(crate) async fn a_counter_loses_no_increment(store: &Store) {
 
 pub(crate) async fn all_of_a_transaction_happens_or_nothing(store: &Store) {
     let both = Transaction::new().put("pair/a", "1").put("pair/b", "1");
-    let Outcome::Committed { revision } = store.commit(both).await.unwrap() else { panic!() };
+    let Outcome::Committed { revision } = store.commit(both).await.unwrap() else {
+        panic!()
+    };
     for entry in store.list("pair/").await.unwrap().entries {
         assert_eq!(entry.revision, revision, "one transaction is one revision");
     }
     for refused in [
-        Transaction::new().if_unchanged("pair/a", revision).if_absent("pair/b"),
+        Transaction::new()
+            .if_unchanged("pair/a", revision)
+            .if_absent("pair/b"),
         Transaction::new().if_present("pair/a").if_present("pair/c"),
         Transaction::new().if_unchanged("pair/a", revision - 1),
         Transaction::new().if_unchanged("pair/c", 0),
@@ -100,17 +122,37 @@ pub(crate) async fn all_of_a_transaction_happens_or_nothing(store: &Store) {
 }
 
 pub(crate) async fn a_listing_is_one_prefix_in_order(store: &Store) {
-    let keys = ["hosts/c", "hosts/a", "hosts/b", "hostsx", "host", "hosts/a/deep", "networks/1"];
+    let keys = [
+        "hosts/c",
+        "hosts/a",
+        "hosts/b",
+        "hostsx",
+        "host",
+        "hosts/a/deep",
+        "networks/1",
+    ];
     for key in keys {
         let put = Transaction::new().put(key, key);
         assert!(store.commit(put).await.unwrap().is_committed());
     }
     let listing = store.list("hosts/").await.unwrap();
-    let found: Vec<_> = listing.entries.iter().map(|entry| entry.key.as_str()).collect();
+    let found: Vec<_> = listing
+        .entries
+        .iter()
+        .map(|entry| entry.key.as_str())
+        .collect();
     assert_eq!(found, ["hosts/a", "hosts/a/deep", "hosts/b", "hosts/c"]);
     assert_eq!(store.list("").await.unwrap().entries.len(), keys.len());
     assert!(store.list("nothing/").await.unwrap().entries.is_empty());
-    assert!(listing.revision >= listing.entries.iter().map(|entry| entry.revision).max().unwrap());
+    assert!(
+        listing.revision
+            >= listing
+                .entries
+                .iter()
+                .map(|entry| entry.revision)
+                .max()
+                .unwrap()
+    );
 }
 
 pub(crate) async fn a_long_listing_is_whole(store: &Store) {
@@ -123,11 +165,17 @@ pub(crate) async fn a_long_listing_is_whole(store: &Store) {
     }
     let listing = store.list("many/").await.unwrap();
     assert_eq!(listing.entries.len(), 1100);
-    assert!(listing.entries.is_sorted_by(|one, other| one.key < other.key));
+    assert!(
+        listing
+            .entries
+            .is_sorted_by(|one, other| one.key < other.key)
+    );
 }
 
 pub(crate) async fn big_values_are_kept_and_too_big_ones_refused(store: &Store) {
-    let value: Vec<u8> = (0..MAX_VALUE_BYTES - 100).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    let value: Vec<u8> = (0..MAX_VALUE_BYTES - 100)
+        .map(|at| u8::try_from(at % 251).unwrap())
+        .collect();
     for key in ["big/1", "big/2", "big/3", "big/4", "big/5", "big/6"] {
         let put = Transaction::new().put(key, value.clone());
         assert!(store.commit(put).await.unwrap().is_committed());
@@ -135,20 +183,34 @@ pub(crate) async fn big_values_are_kept_and_too_big_ones_refused(store: &Store) 
     let listing = store.list("big/").await.unwrap();
     assert_eq!(listing.entries.len(), 6);
     assert!(listing.entries.iter().all(|entry| entry.value == value));
-    let mut watch = store.watch("big/", listing.entries[0].revision).await.unwrap();
+    let mut watch = store
+        .watch("big/", listing.entries[0].revision)
+        .await
+        .unwrap();
     for _ in 0..6 {
         assert_eq!(crate::next(&mut watch).await.value.as_ref(), Some(&value));
     }
     let put = Transaction::new().put("big/7", vec![0; MAX_VALUE_BYTES + 1]);
-    assert!(matches!(store.commit(put).await, Err(Error::TooLarge { .. })));
+    assert!(matches!(
+        store.commit(put).await,
+        Err(Error::TooLarge { .. })
+    ));
 }
 
 pub(crate) async fn more_than_the_limit_is_refused(store: &Store) {
     let of = |count: usize| {
         let numbers = 0..count;
-        numbers.fold(Transaction::new(), |sum, number| sum.put(format!("limit/{number}"), "x"))
+        numbers.fold(Transaction::new(), |sum, number| {
+            sum.put(format!("limit/{number}"), "x")
+        })
     };
-    assert!(store.commit(of(MAX_OPERATIONS)).await.unwrap().is_committed());
+    assert!(
+        store
+            .commit(of(MAX_OPERATIONS))
+            .await
+            .unwrap()
+            .is_committed()
+    );
     assert_eq!(of(MAX_OPERATIONS).room(), 0);
     let refused = store.commit(of(MAX_OPERATIONS + 1)).await.unwrap_err();
     assert!(refused.to_string().contains("129"), "{refused}");
@@ -156,7 +218,10 @@ pub(crate) async fn more_than_the_limit_is_refused(store: &Store) {
     for number in 0..=MAX_OPERATIONS {
         conditions = conditions.if_present(format!("limit/{number}"));
     }
-    assert!(matches!(store.commit(conditions).await, Err(Error::TooLarge { .. })));
+    assert!(matches!(
+        store.commit(conditions).await,
+        Err(Error::TooLarge { .. })
+    ));
 }
 
 pub(crate) async fn a_key_changed_twice_is_refused(store: &Store) {
@@ -164,7 +229,9 @@ pub(crate) async fn a_key_changed_twice_is_refused(store: &Store) {
         Transaction::new().put("twice", "1").put("twice", "2"),
         Transaction::new().put("twice", "1").delete("twice"),
     ] {
-        assert!(matches!(store.commit(twice).await, Err(Error::Repeated { key }) if key == "twice"));
+        assert!(
+            matches!(store.commit(twice).await, Err(Error::Repeated { key }) if key == "twice")
+        );
     }
     assert_eq!(text(store, "twice").await, None);
 }
@@ -175,7 +242,10 @@ pub(crate) async fn what_is_no_key_is_refused(store: &Store) {
         let put = Transaction::new().put(key, "x");
         assert!(refused(store.commit(put).await.map(drop)), "put {key:?}");
         let condition = Transaction::new().if_absent(key).put("fine", "x");
-        assert!(refused(store.commit(condition).await.map(drop)), "condition {key:?}");
+        assert!(
+            refused(store.commit(condition).await.map(drop)),
+            "condition {key:?}"
+        );
         assert!(refused(store.get(key).await.map(drop)), "get {key:?}");
     }
     assert_eq!(text(store, "fine").await, None);
@@ -184,11 +254,26 @@ pub(crate) async fn what_is_no_key_is_refused(store: &Store) {
 }
 
 pub(crate) async fn deleting_nothing_changes_nothing(store: &Store) {
-    assert!(store.commit(Transaction::new().put("there", "x")).await.unwrap().is_committed());
+    assert!(
+        store
+            .commit(Transaction::new().put("there", "x"))
+            .await
+            .unwrap()
+            .is_committed()
+    );
     let before = store.list("").await.unwrap().revision;
-    let nothing = store.commit(Transaction::new().delete("not there")).await.unwrap();
+    let nothing = store
+        .commit(Transaction::new().delete("not there"))
+        .await
+        .unwrap();
     assert!(nothing.is_committed());
     assert_eq!(store.list("").await.unwrap().revision, before);
-    assert!(store.commit(Transaction::new()).await.unwrap().is_committed());
+    assert!(
+        store
+            .commit(Transaction::new())
+            .await
+            .unwrap()
+            .is_committed()
+    );
     assert_eq!(store.list("").await.unwrap().revision, before);
 }

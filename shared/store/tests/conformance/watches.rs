@@ -5,14 +5,22 @@ use drover_store::{Change, Outcome, Store, Transaction, WatchError};
 use crate::{SOON, next};
 
 async fn put(store: &Store, key: &str, value: &str) -> u64 {
-    match store.commit(Transaction::new().put(key, value)).await.unwrap() {
+    match store
+        .commit(Transaction::new().put(key, value))
+        .await
+        .unwrap()
+    {
         Outcome::Committed { revision } => revision,
         Outcome::Conflict => panic!("no condition, and yet a conflict"),
     }
 }
 
 fn change(revision: u64, key: &str, value: Option<&str>) -> Change {
-    Change { revision, key: key.to_owned(), value: value.map(|value| value.as_bytes().to_vec()) }
+    Change {
+        revision,
+        key: key.to_owned(),
+        value: value.map(|value| value.as_bytes().to_vec()),
+    }
 }
 
 pub(crate) async fn every_change_comes_once_in_order(store: &Store) {
@@ -40,8 +48,13 @@ pub(crate) async fn a_watch_sees_only_its_prefix(store: &Store) {
     let start = put(store, "before", "x").await + 1;
     let mut watch = store.watch("in/", start).await.unwrap();
     put(store, "out/1", "x").await;
-    let both = Transaction::new().put("in/1", "1").put("inside", "x").put("in/2", "2");
-    let Outcome::Committed { revision } = store.commit(both).await.unwrap() else { panic!() };
+    let both = Transaction::new()
+        .put("in/1", "1")
+        .put("inside", "x")
+        .put("in/2", "2");
+    let Outcome::Committed { revision } = store.commit(both).await.unwrap() else {
+        panic!()
+    };
     put(store, "out/2", "x").await;
     let gone = Transaction::new().delete("in/1").delete("in/none");
     let Outcome::Committed { revision: later } = store.commit(gone).await.unwrap() else {
@@ -97,7 +110,9 @@ pub(crate) async fn a_forgotten_past_is_told(store: &Store) {
     // Twice is no fault.
     store.compact(last - 3).await.unwrap();
     let mut watch = store.watch("old/", first).await.unwrap();
-    let ended = tokio::time::timeout(SOON, watch.next()).await.expect("nothing came");
+    let ended = tokio::time::timeout(SOON, watch.next())
+        .await
+        .expect("nothing came");
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
     // The present is there, and a watch from it works.
     let listing = store.list("old/").await.unwrap();
@@ -126,7 +141,11 @@ pub(crate) async fn listing_then_watching_misses_nothing(store: &Store) {
                 break;
             }
             let change = next(&mut watch).await;
-            assert!(seen.insert(change.key.clone()), "{} came by the listing already", change.key);
+            assert!(
+                seen.insert(change.key.clone()),
+                "{} came by the listing already",
+                change.key
+            );
         }
         rounds += 1;
     }
