@@ -77,6 +77,9 @@ pub enum Error {
     /// The file cannot be read or written.
     #[error("the store file cannot be read or written; check the disk and its free space")]
     Storage(#[source] Box<redb::Error>),
+    /// What is in the store is being carried to another.
+    #[error("the store is being moved; try again in a few seconds")]
+    Moving,
     /// The store was closed while the call was under way.
     #[error("the store was closed")]
     Closed,
@@ -86,7 +89,7 @@ impl Error {
     /// Whether asking again later may help.
     #[must_use]
     pub const fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Moving)
     }
 }
 

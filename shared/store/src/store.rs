@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::sync::RwLock;
 
 use crate::embedded::{Embedded, EmbeddedOptions};
 use crate::error::{Error, Result};
@@ -14,7 +15,12 @@ use crate::watch::{Inner, Watch};
 
 /// The store. A clone is the same store.
 #[derive(Debug, Clone)]
-pub struct Store(Kind);
+pub struct Store {
+    kind: Kind,
+    /// Whether it is frozen. A commit holds it for reading, so that freezing waits for those under
+    /// way.
+    frozen: Arc<RwLock<bool>>,
+}
 
 #[derive(Debug, Clone)]
 enum Kind {
@@ -61,6 +67,13 @@ pub struct Listing {
 pub struct LeaseId(pub(crate) i64);
 
 impl Store {
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            frozen: Arc::new(RwLock::new(false)),
+        }
+    }
+
     /// Opens the embedded store in a file, and makes it if it is not there. Blocks for the time of a
     /// file access.
     ///
@@ -75,7 +88,7 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, or another process has it open.
     pub fn open_embedded_with(path: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self> {
-        Ok(Self(Kind::Embedded(Arc::new(Embedded::open(
+        Ok(Self::of(Kind::Embedded(Arc::new(Embedded::open(
             path.as_ref(),
             options,
         )?))))
@@ -86,7 +99,7 @@ impl Store {
     /// # Errors
     /// When endpoints or certificates cannot be used at all.
     pub async fn connect_etcd(config: EtcdConfig) -> Result<Self> {
-        Ok(Self(Kind::Etcd(Arc::new(Etcd::connect(config).await?))))
+        Ok(Self::of(Kind::Etcd(Arc::new(Etcd::connect(config).await?))))
     }
 
     /// Goes on with another configuration, for all clones: a new certificate, or other endpoints.
@@ -95,7 +108,7 @@ impl Store {
     /// # Errors
     /// When endpoints or certificates cannot be used at all.
     pub async fn reconfigure(&self, config: EtcdConfig) -> Result<()> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(_) => Ok(()),
             Kind::Etcd(store) => store.reconfigure(config).await,
         }
@@ -104,7 +117,7 @@ impl Store {
     /// `embedded` or `etcd`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(_) => "embedded",
             Kind::Etcd(_) => "etcd",
         }
@@ -113,7 +126,7 @@ impl Store {
     /// Where it is; empty for the embedded store.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(_) => Vec::new(),
             Kind::Etcd(store) => store.endpoints(),
         }
@@ -124,7 +137,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(store) => store.get(key),
             Kind::Etcd(store) => store.get(key).await,
         }
@@ -146,7 +159,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn list(&self, prefix: &str) -> Result<Listing> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(store) => store.list(prefix),
             Kind::Etcd(store) => store.list(prefix).await,
         }
@@ -159,10 +172,31 @@ impl Store {
     /// answer; only in the last case it is not known whether the changes were made.
     pub async fn commit(&self, transaction: Transaction) -> Result<Outcome> {
         transaction.check()?;
-        match &self.0 {
+        let frozen = self.frozen.read().await;
+        if *frozen {
+            return Err(Error::Moving);
+        }
+        match &self.kind {
             Kind::Embedded(store) => store.commit(transaction).await,
             Kind::Etcd(store) => store.commit(transaction).await,
         }
+    }
+
+    /// Refuses every commit of this and all clones from now on ([`Error::Moving`]), and lists what
+    /// there is: nothing comes after it, so it can be carried to another store. Leases go on.
+    ///
+    /// # Errors
+    /// When the store does not answer; then it is not frozen.
+    pub async fn freeze(&self) -> Result<Listing> {
+        let mut frozen = self.frozen.write().await;
+        let listing = self.list("").await?;
+        *frozen = true;
+        Ok(listing)
+    }
+
+    /// Takes commits again.
+    pub async fn thaw(&self) {
+        *self.frozen.write().await = false;
     }
 
     /// The changes under a prefix, from `from_revision` on (that one included).
@@ -170,7 +204,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer. Forgotten changes show at the first [`Watch::next`].
     pub async fn watch(&self, prefix: &str, from_revision: u64) -> Result<Watch> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(store) => Ok(Watch(Inner::Embedded(
                 store.clone().watch(prefix, from_revision),
             ))),
@@ -185,7 +219,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn compact(&self, revision: u64) -> Result<()> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(store) => store.compact(revision).await,
             Kind::Etcd(store) => store.compact(revision).await,
         }
@@ -197,7 +231,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(store) => store.grant_lease(ttl).await,
             Kind::Etcd(store) => store.grant_lease(ttl).await,
         }
@@ -208,7 +242,7 @@ impl Store {
     /// # Errors
     /// [`Error::LeaseGone`], or when the store does not answer.
     pub async fn keep_alive(&self, lease: LeaseId) -> Result<()> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(store) => store.keep_alive(lease).await,
             Kind::Etcd(store) => store.keep_alive(lease).await,
         }
@@ -219,7 +253,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn revoke(&self, lease: LeaseId) -> Result<()> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded(store) => store.revoke(lease).await,
             Kind::Etcd(store) => store.revoke(lease).await,
         }

@@ -277,3 +277,54 @@ pub(crate) async fn deleting_nothing_changes_nothing(store: &Store) {
     );
     assert_eq!(store.list("").await.unwrap().revision, before);
 }
+
+pub(crate) async fn a_frozen_store_changes_no_more(store: &Store) {
+    let adders: Vec<_> = (0..8)
+        .map(|adder| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut made = 0;
+                loop {
+                    let add = Transaction::new().put(format!("f/{adder}/{made}"), "x");
+                    match store.commit(add).await {
+                        Ok(outcome) => made += u32::from(outcome.is_committed()),
+                        Err(Error::Moving) => return made,
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    while store.list("f/").await.unwrap().entries.len() < 50 {
+        tokio::task::yield_now().await;
+    }
+    let listing = store.freeze().await.unwrap();
+    let mut made = 0;
+    for adder in adders {
+        made += adder.await.unwrap();
+    }
+    let found = listing
+        .entries
+        .iter()
+        .filter(|entry| entry.key.starts_with("f/"))
+        .count();
+    assert_eq!(
+        u32::try_from(found).unwrap(),
+        made,
+        "what was said to be made is in the listing"
+    );
+    assert_eq!(store.list("").await.unwrap(), listing);
+    let refused = store
+        .commit(Transaction::new().put("late", "x"))
+        .await
+        .unwrap_err();
+    assert!(refused.is_unavailable(), "{refused:?}");
+    store.thaw().await;
+    assert!(
+        store
+            .commit(Transaction::new().put("late", "x"))
+            .await
+            .unwrap()
+            .is_committed()
+    );
+}
