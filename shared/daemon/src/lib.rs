@@ -20,7 +20,7 @@ mod telemetry;
 pub use backoff::Backoff;
 pub use exit::Exit;
 pub use listen::{ListenError, bind, listener};
-pub use run::run;
+pub use run::{run, run_with};
 pub use settings::{
     ClusterSettings, DEFAULT_CONFIG, EncapsulationChoice, Fault, LogFormat, LogSettings,
     OverlaySettings, Overrides, PoolSettings, Settings, SettingsError,

@@ -88,10 +88,10 @@ pub fn listener(name: &str, path: &Path) -> Result<UnixListener, ListenError> {
     UnixListener::from_std(standard).map_err(failed)
 }
 
-/// Which of `count` descriptors is called `name`; a single one without a name is it.
+/// Which of `count` descriptors is called `name`. A single one is it, whatever it is called.
 fn position(name: &str, count: usize, names: &str) -> Option<usize> {
     let unit = format!("{name}.socket");
-    if names.is_empty() && count == 1 {
+    if count == 1 {
         return Some(0);
     }
     names
@@ -163,7 +163,8 @@ mod tests {
         assert_eq!(position("drover-net", 2, ""), None);
         assert_eq!(position("drover-net", 2, "control:drover-net"), Some(1));
         assert_eq!(position("drover-net", 1, "drover-net.socket"), Some(0));
-        assert_eq!(position("drover-net", 1, "control"), None);
+        assert_eq!(position("drover-net", 1, "unit.socket"), Some(0));
+        assert_eq!(position("drover-net", 2, "control:unit.socket"), None);
     }
 
     #[tokio::test]

@@ -51,6 +51,15 @@ where
             return Exit::Configuration.into();
         }
     };
+    run_with(name, settings, main)
+}
+
+/// Like [`run`], for a program that has read its arguments and settings itself.
+pub fn run_with<F, Fut>(name: &'static str, settings: Settings, main: F) -> ExitCode
+where
+    F: FnOnce(Settings, watch::Receiver<bool>) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
     telemetry::install(&settings.log);
     match block_on(name, settings, main) {
         Ok(()) => Exit::Success.into(),
@@ -102,17 +111,19 @@ where
     result
 }
 
-/// A receiver that becomes `true` at SIGTERM or SIGINT.
+/// A receiver that becomes `true` at SIGTERM, SIGINT, or when the terminal goes away.
 fn shutdown_signal() -> anyhow::Result<watch::Receiver<bool>> {
     let (sender, receiver) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     crate::task::spawn("signals", async move {
-        // Both arms are cancel-safe: a signal that came is seen by the next `recv`.
+        // The arms are cancel-safe: a signal that came is seen by the next `recv`.
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
             }
             // Kept alive for ever: a receiver that finds its sender gone could not tell a stop.
             sender.send_replace(true);

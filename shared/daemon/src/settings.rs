@@ -189,10 +189,10 @@ impl Settings {
         read::read(source::gather(overrides, std::env::vars_os()))
     }
 
-    /// The settings as `DROVER_*` variables, complete, for a child process.
+    /// The settings as `DROVER_*` variables, complete, for a child process: it reads no file.
     #[must_use]
     pub fn to_environment(&self) -> Vec<(String, String)> {
-        let mut variables = Vec::new();
+        let mut variables = vec![(source::CONFIG_VARIABLE.to_owned(), "/dev/null".to_owned())];
         for (name, text) in read::write(self) {
             variables.push((source::variable(name), text));
         }

@@ -15,7 +15,7 @@ use super::read::NAMES;
 /// The configuration file that is read when none is named.
 pub const DEFAULT_CONFIG: &str = "/etc/drover/drover.toml";
 /// The variable that names the configuration file.
-const CONFIG_VARIABLE: &str = "DROVER_CONFIG";
+pub(super) const CONFIG_VARIABLE: &str = "DROVER_CONFIG";
 /// How our variables begin.
 const PREFIX: &str = "DROVER_";
 
@@ -74,20 +74,24 @@ pub(super) fn gather(
     let mut gathered = Gathered::default();
     let (named_config, variables) = sort_variables(variables, &mut gathered.faults);
     let named = overrides.config.clone().or(named_config);
-    if let Some(path) = named.as_ref().filter(|path| !path.is_file()) {
+    if let Some(path) = named
+        .as_ref()
+        .filter(|path| !path.exists() || path.is_dir())
+    {
         gathered.faults.push(Fault {
             setting: "config".to_owned(),
-            problem: format!(
-                "is `{}`, which is not a file that can be read",
-                path.display()
-            ),
+            problem: format!("is `{}`, which is no file that can be read", path.display()),
         });
     }
     let config = named.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let flags = overrides.values.iter();
     let flags = flags.fold(Dict::new(), |flags, (name, text)| nest(flags, name, text));
-    let merged = Figment::new()
-        .merge(Toml::file_exact(&config))
+    let file = if config.exists() {
+        Figment::from(Toml::file_exact(&config))
+    } else {
+        Figment::new()
+    };
+    let merged = file
         .merge(Layer(VARIABLES, variables))
         .merge(Layer(FLAGS, flags));
     match merged.data() {

@@ -107,6 +107,17 @@ fn a_file_that_is_missing_or_not_toml_is_a_fault() {
 }
 
 #[test]
+fn an_empty_device_is_an_empty_file_and_the_default_file_may_be_missing() {
+    let variables = [(OsString::from("DROVER_CONFIG"), OsString::from("/dev/null"))];
+    let gathered = source::gather(&Overrides::default(), variables.into_iter());
+    assert_eq!(read::read(gathered).unwrap(), Settings::default());
+    if !std::path::Path::new(DEFAULT_CONFIG).exists() {
+        let gathered = source::gather(&Overrides::default(), std::iter::empty());
+        assert_eq!(read::read(gathered).unwrap(), Settings::default());
+    }
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     let found = faults(
         "[pools]\ndefault = ['10.0.0.0/20']\nblock_prefix = 12\n",
