@@ -1,1 +1,18 @@
-//! Applies an overlay plan to the kernel and observes it.
+//! Observes the network data path in the kernel and applies a plan to it, choosing nothing.
+//!
+//! Two verbs, [`Kernel::observe`] and [`Kernel::apply`], over the values of `drover-overlay`. Links,
+//! addresses, routes and neighbours by rtnetlink; rules by `nft` (text in, JSON out); settings by
+//! `/proc/sys`. What is to happen in another network namespace happens on a thread of its own that
+//! enters the namespace and ends: a thread of the runtime never does.
+
+mod apply;
+mod error;
+mod kernel;
+mod message;
+mod namespace;
+mod netlink;
+mod nft;
+mod observe;
+
+pub use error::Error;
+pub use kernel::{Counters, Failed, Kernel};

@@ -28,7 +28,7 @@ mod state;
 pub use desired::{
     BlockHolder, Desired, Endpoint, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
 };
-pub use lower::lower;
+pub use lower::{lower, sysctl_names};
 pub use plan::{ElementChange, Plan, Step, plan};
 pub use ruleset::tables;
 pub use simulate::simulate;

@@ -37,6 +37,11 @@ const SYSCTLS: [(&str, &str); 21] = [
     ("net/bridge/bridge-nf-call-ip6tables", "0"),
 ];
 
+/// The names of the settings that are ours, below `/proc/sys`.
+pub fn sysctl_names() -> impl Iterator<Item = &'static str> {
+    SYSCTLS.iter().map(|(name, _)| *name)
+}
+
 /// The kernel objects that a desired state asks for.
 #[must_use]
 pub fn lower(desired: &Desired) -> State {

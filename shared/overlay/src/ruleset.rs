@@ -12,7 +12,6 @@
 //! | `inet drover` | root namespace | VXLAN only from known peers |
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use drover_model::{Encapsulation, Encryption, Family};
@@ -62,13 +61,12 @@ struct Chain<'a> {
 fn table(declarations: &[&str], chains: &[Chain<'_>], sets: BTreeMap<String, Set>) -> Table {
     let mut body = String::new();
     for declaration in declarations {
-        // Writing to a String does not fail.
-        let _ = writeln!(body, "\t{declaration}");
+        body.push_str(&format!("\t{declaration}\n"));
     }
     for chain in chains {
-        let _ = writeln!(body, "\tchain {} {{", chain.name);
+        body.push_str(&format!("\tchain {} {{\n", chain.name));
         for line in chain.hook.iter().chain(&chain.rules) {
-            let _ = writeln!(body, "\t\t{line}");
+            body.push_str(&format!("\t\t{line}\n"));
         }
         body.push_str("\t}\n");
     }

@@ -73,10 +73,13 @@ fn small() -> Desired {
 fn printed(tables: &BTreeMap<TableName, Table>) -> String {
     let mut text = String::new();
     for (name, table) in tables {
-        let _ = writeln!(text, "{} table {name} {{\n{}}}", name.place, table.body);
+        text.push_str(&format!(
+            "{} table {name} {{\n{}}}\n",
+            name.place, table.body
+        ));
         for (set, elements) in &table.sets {
             let elements: Vec<_> = elements.iter().map(ToString::to_string).collect();
-            let _ = writeln!(text, "{set}: {}", elements.join(", "));
+            text.push_str(&format!("{set}: {}\n", elements.join(", ")));
         }
     }
     text

@@ -1,0 +1,455 @@
+//! Plans carried out on the real kernel, in namespaces of the test's own: what is observed is what
+//! was planned, packets flow between two hosts and nowhere else, and a tear-down leaves nothing.
+#![cfg(test)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use drover_kernel::Kernel;
+use drover_model::{
+    Block, Encapsulation, Encryption, EndpointId, HostIndex, MacAddress, Mtu, NetworkId, Pool,
+};
+use drover_overlay::{
+    BlockHolder, Desired, Endpoint, Network, NetworkPool, Peer, RemoteBlock, State, ThisHost,
+    lower, plan,
+};
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs a command line and says whether it succeeded.
+fn succeeds(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        eprintln!("{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success()
+}
+
+fn run(line: &str) {
+    assert!(succeeds(line), "{line}");
+}
+
+/// Whether this process may make namespaces; where it may not, there is nothing to test.
+fn allowed() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+/// Puts the test's thread into namespaces of its own, with an `eth0` that leads to a second
+/// namespace, mounted in `folder`.
+fn isolate(folder: &std::path::Path) {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(none, "/", none, private, none).unwrap();
+    // `ip netns` keeps its files here.
+    std::fs::create_dir_all("/run/netns").unwrap();
+    nix::mount::mount(
+        Some("none"),
+        "/run/netns",
+        Some("tmpfs"),
+        nix::mount::MsFlags::empty(),
+        none,
+    )
+    .unwrap();
+    assert!(folder.is_absolute());
+    run("ip link set lo up");
+    run("ip netns add two");
+    run("ip link add eth0 type veth peer name eth0 netns two");
+    run("ip addr add 192.0.2.1/24 dev eth0");
+    run("ip link set eth0 up");
+    run("ip -n two link set lo up");
+    run("ip -n two addr add 192.0.2.2/24 dev eth0");
+    run("ip -n two link set eth0 up");
+}
+
+fn network_id(letter: &str) -> NetworkId {
+    letter.repeat(64).parse().unwrap()
+}
+
+fn endpoint_id(host: u8, letter: &str) -> EndpointId {
+    format!("{host}{}", letter.repeat(63)).parse().unwrap()
+}
+
+/// A network `a` with two families and a network `b`, seen from host 1 or 2. Endpoint `c` is on `a`,
+/// `d` on `b`.
+fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
+    let there = 3 - here;
+    let index = |number: u8| HostIndex::try_from(u16::from(number)).unwrap();
+    let four: Pool = "10.42.0.0/16".parse().unwrap();
+    let six: Pool = "fd00:42::/64".parse().unwrap();
+    let other: Pool = "10.43.0.0/16".parse().unwrap();
+    let pool = |pool, gateway: &str| NetworkPool {
+        pool,
+        gateway: gateway.parse().ok(),
+    };
+    let network = |pools| Network {
+        pools,
+        encryption: Encryption::Off,
+        mtu: Mtu::ETHERNET.inside(Encapsulation::Vxlan, false),
+    };
+    let endpoint = |network: &str, addresses: &[String], last| Endpoint {
+        network: network_id(network),
+        mac: MacAddress::new([2, 0x42, 0, 0, here, last]),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
+        mtu: Mtu::ETHERNET.inside(Encapsulation::Vxlan, false),
+    };
+    let mut blocks = BTreeMap::new();
+    for host in [here, there] {
+        let owner = || {
+            if host == here {
+                BlockHolder::Here
+            } else {
+                BlockHolder::Peer("there".parse().unwrap())
+            }
+        };
+        let mut add = |prefix: String, pool| {
+            let held = RemoteBlock {
+                pool,
+                owner: owner(),
+                claims: BTreeMap::new(),
+            };
+            blocks.insert(Block::new(prefix.parse().unwrap()), held);
+        };
+        add(format!("10.42.{host}.0/24"), four);
+        add(format!("10.43.{host}.0/24"), other);
+        add(format!("fd00:42::{host}:0/112"), six);
+    }
+    // Host 2 holds a single address of host 1's blocks, in both families.
+    let claimant = || {
+        if here == 2 {
+            BlockHolder::Here
+        } else {
+            BlockHolder::Peer("there".parse().unwrap())
+        }
+    };
+    for (block, address) in [
+        ("10.42.1.0/24", "10.42.1.77"),
+        ("fd00:42::1:0/112", "fd00:42::1:77"),
+    ] {
+        let block = blocks.get_mut(&Block::new(block.parse().unwrap())).unwrap();
+        block.claims = BTreeMap::from([(address.parse().unwrap(), claimant())]);
+    }
+    let mut on_a = vec![
+        format!("10.42.{here}.5/24"),
+        format!("fd00:42::{here}:5/112"),
+    ];
+    if here == 2 {
+        on_a.extend(["10.42.1.77/32".to_owned(), "fd00:42::1:77/128".to_owned()]);
+    }
+    Desired {
+        host: Some(ThisHost {
+            index: index(here),
+            advertise: format!("192.0.2.{here}").parse().unwrap(),
+            underlay: Some("eth0".to_owned()),
+            vxlan_port: 4787,
+        }),
+        networks: BTreeMap::from([
+            (
+                network_id("a"),
+                network(vec![pool(four, "10.42.0.1"), pool(six, "fd00:42::1")]),
+            ),
+            (network_id("b"), network(vec![pool(other, "10.43.0.1")])),
+        ]),
+        endpoints: BTreeMap::from([
+            (endpoint_id(here, "c"), endpoint("a", &on_a, 5)),
+            (
+                endpoint_id(here, "d"),
+                endpoint("b", &[format!("10.43.{here}.5/24")], 6),
+            ),
+        ]),
+        peers: BTreeMap::from([(
+            "there".parse().unwrap(),
+            Peer {
+                index: index(there),
+                advertise: format!("192.0.2.{there}").parse().unwrap(),
+                encapsulation,
+                underlay_mtu: Mtu::ETHERNET,
+            },
+        )]),
+        blocks,
+    }
+}
+
+async fn bring_about(kernel: &Kernel, desired: &Desired) -> State {
+    let wanted = lower(desired);
+    let failed = kernel
+        .apply(&plan(&wanted, &kernel.observe().await.unwrap()))
+        .await;
+    assert!(failed.is_empty(), "{failed:#?}");
+    let state = kernel.observe().await.unwrap();
+    let again = plan(&wanted, &state);
+    assert!(again.is_empty(), "a second plan:\n{again}");
+    state
+}
+
+/// Does what an engine does with an endpoint: takes its end into a container's namespace.
+fn start_container(host: u8, name: &str, id: &EndpointId, desired: &Desired) {
+    let inside = if host == 1 {
+        String::new()
+    } else {
+        "ip netns exec two ".to_owned()
+    };
+    let endpoint = desired.endpoints.get(id).unwrap();
+    run(&format!("ip netns add {name}"));
+    run(&format!(
+        "{inside}ip link set {} netns {name} name eth0",
+        id.sandbox_link()
+    ));
+    run(&format!("ip -n {name} link set lo up"));
+    for address in &endpoint.addresses {
+        run(&format!("ip -n {name} addr add {address} dev eth0 nodad"));
+    }
+    run(&format!("ip -n {name} link set eth0 up"));
+    let net = if endpoint.network == network_id("a") {
+        42
+    } else {
+        43
+    };
+    run(&format!(
+        "ip -n {name} route add 10.{net}.0.0/16 via 10.{net}.{host}.1"
+    ));
+    if net == 42 {
+        run(&format!(
+            "ip -n {name} -6 route add fd00:42::/64 via fd00:42::{host}:1"
+        ));
+    }
+}
+
+fn reaches(from: &str, to: &str, options: &str) -> bool {
+    succeeds(&format!(
+        "ip netns exec {from} ping -c 1 -W 2 {options} {to}"
+    ))
+}
+
+fn check_reachability() {
+    for (to, size) in [("10.42.2.5", "-s 1422"), ("fd00:42::2:5", "-s 1402")] {
+        assert!(
+            reaches("c1", to, &format!("{size} -M do")),
+            "full size to {to}"
+        );
+        assert!(!reaches("c1", to, "-s 1452 -M do"), "over size to {to}");
+    }
+    assert!(reaches("c2", "10.42.1.5", ""), "and back");
+    for claimed in ["10.42.1.77", "fd00:42::1:77"] {
+        assert!(reaches("c1", claimed, ""), "single claim {claimed}");
+    }
+    assert!(reaches("d1", "10.43.2.5", ""), "the other network");
+    assert!(
+        reaches("c1", "10.42.2.1", ""),
+        "the router of the other host"
+    );
+    // Networks are apart, on one host and between hosts.
+    run("ip -n c1 route replace 10.43.0.0/16 via 10.42.1.1");
+    run("ip -n d1 route replace 10.42.0.0/16 via 10.43.1.1");
+    for (from, to) in [
+        ("c1", "10.43.1.5"),
+        ("c1", "10.43.2.5"),
+        ("d1", "10.42.2.5"),
+    ] {
+        assert!(!reaches(from, to, ""), "{from} must not reach {to}");
+    }
+}
+
+fn check_spoofing() {
+    run("ip -n c1 addr add 10.42.1.99/24 dev eth0");
+    assert!(
+        !reaches("c1", "10.42.2.5", "-I 10.42.1.99"),
+        "another address of the block"
+    );
+    run("ip -n c1 addr del 10.42.1.99/24 dev eth0");
+    run("ip -n c1 link set eth0 address 02:42:00:00:09:09");
+    assert!(!reaches("c1", "10.42.2.5", ""), "another link address");
+    run("ip -n c1 link set eth0 address 02:42:00:00:01:05");
+    // Changing the link address has flushed the IPv6 routes, not the IPv4 ones.
+    assert!(reaches("c1", "10.42.2.5", ""), "its own link address again");
+}
+
+/// Both hosts: the first is the test's own namespace, the second is entered on a thread.
+fn two_hosts(encapsulation: Encapsulation) {
+    if !allowed() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    isolate(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let path = folder.path().join("two");
+    let second = std::thread::spawn(move || {
+        let file = std::fs::File::open("/run/netns/two").unwrap();
+        nix::sched::setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (kernel, made) = Kernel::open(&path).await.unwrap();
+            assert!(made);
+            bring_about(&kernel, &desired(2, encapsulation)).await;
+            let ours = kernel
+                .device_with("192.0.2.2".parse().unwrap())
+                .await
+                .unwrap();
+            assert_eq!(ours.as_deref(), Some("eth0"));
+        });
+    });
+    second.join().unwrap();
+    runtime.block_on(async {
+        let (kernel, _) = Kernel::open(&folder.path().join("one")).await.unwrap();
+        let wanted = desired(1, encapsulation);
+        bring_about(&kernel, &wanted).await;
+        for host in [1, 2] {
+            let desired = desired(host, encapsulation);
+            start_container(host, &format!("c{host}"), &endpoint_id(host, "c"), &desired);
+            start_container(host, &format!("d{host}"), &endpoint_id(host, "d"), &desired);
+        }
+        check_reachability();
+        check_spoofing();
+        // Opened again, as by a process that was killed: nothing to do, and everything still flows.
+        drop(kernel);
+        let (kernel, made) = Kernel::open(&folder.path().join("one")).await.unwrap();
+        assert!(!made && kernel.is_current());
+        let again = plan(&lower(&wanted), &kernel.observe().await.unwrap());
+        assert!(again.is_empty(), "after a restart:\n{again}");
+        let device = match encapsulation {
+            Encapsulation::Direct => "dvr-direct",
+            _ => "dvx2",
+        };
+        let counters = kernel.counters().await.unwrap();
+        assert!(
+            counters[device].sent > 5 && counters[device].received > 5,
+            "{counters:?}"
+        );
+        // Removal of all endpoints and networks, then of everything.
+        bring_about(
+            &kernel,
+            &Desired {
+                networks: BTreeMap::new(),
+                endpoints: BTreeMap::new(),
+                ..wanted
+            },
+        )
+        .await;
+        kernel.tear_down().await.unwrap();
+    });
+    assert!(!folder.path().join("one").exists());
+    assert!(!succeeds("ip link show dvr-root"));
+    let left = Command::new("nft")
+        .args(["list", "ruleset"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    nix::mount::umount2(&folder.path().join("two"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn two_hosts_that_share_a_link_reach_each_other_directly() {
+    two_hosts(Encapsulation::Direct);
+}
+
+#[test]
+fn two_hosts_reach_each_other_by_vxlan() {
+    two_hosts(Encapsulation::Vxlan);
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone() {
+    if !allowed() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    isolate(folder.path());
+    run("nft add table inet somebody");
+    run("nft add table ip drover");
+    run("ip link add dvr-lan type bridge");
+    let path = folder.path().join("one");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (kernel, _) = Kernel::open(&path).await.unwrap();
+        let enter = format!("nsenter --net={} ", path.display());
+        run(&format!("{enter}ip link add br-lan type bridge"));
+        run(&format!("{enter}ip link set br-lan up"));
+        run(&format!("{enter}ip route add 198.51.100.0/24 dev br-lan"));
+        bring_about(&kernel, &desired(1, Encapsulation::Direct)).await;
+        bring_about(&kernel, &Desired::default()).await;
+        run(&format!("{enter}ip link show br-lan"));
+        run(&format!("{enter}ip route show 198.51.100.0/24"));
+        kernel.tear_down().await.unwrap();
+    });
+    run("nft list table inet somebody");
+    run("nft list table ip drover");
+    run("ip link show dvr-lan");
+}
+
+#[test]
+fn a_thousand_hosts_are_planned_and_programmed_in_one_go() {
+    if !allowed() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    isolate(folder.path());
+    let pool: Pool = "10.64.0.0/12".parse().unwrap();
+    let mut wanted = desired(1, Encapsulation::Direct);
+    wanted.peers.clear();
+    let subnet = NetworkPool {
+        pool,
+        gateway: None,
+    };
+    wanted.networks.get_mut(&network_id("b")).unwrap().pools = vec![subnet];
+    wanted.endpoints = BTreeMap::new();
+    wanted.blocks = BTreeMap::new();
+    for number in 2..1002_u16 {
+        let name: drover_model::HostName = format!("host{number}").parse().unwrap();
+        let [high, low] = number.to_be_bytes();
+        let peer = Peer {
+            index: HostIndex::try_from(number).unwrap(),
+            advertise: std::net::Ipv4Addr::new(192, 0, 2 + high, low).into(),
+            encapsulation: Encapsulation::Direct,
+            underlay_mtu: Mtu::ETHERNET,
+        };
+        wanted.peers.insert(name.clone(), peer);
+        let prefix = format!("10.{}.{low}.0/24", 64 + u16::from(high))
+            .parse()
+            .unwrap();
+        let held = RemoteBlock {
+            pool,
+            owner: BlockHolder::Peer(name),
+            claims: BTreeMap::new(),
+        };
+        wanted.blocks.insert(Block::new(prefix), held);
+    }
+    // The other network has IPv6, for which each peer would need a VXLAN device.
+    wanted.networks.remove(&network_id("a"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (kernel, _) = Kernel::open(&folder.path().join("one")).await.unwrap();
+        let before = std::time::Instant::now();
+        let state = bring_about(&kernel, &wanted).await;
+        eprintln!("1,000 hosts: {:?}", before.elapsed());
+        let routes = state
+            .routes
+            .values()
+            .filter(|target| target.device().is_some());
+        assert_eq!(routes.count(), 1000);
+        let devices: BTreeSet<_> = state.links.keys().collect();
+        assert!(devices.len() < 5, "no device a host: {devices:?}");
+        kernel.tear_down().await.unwrap();
+    });
+}
