@@ -1,0 +1,85 @@
+//! `drover up`: runs the processes of a host and keeps them running.
+//!
+//! ```text
+//! lock run_dir -> bind sockets -> end orphans -> start children -> all answer: "drover is up"
+//!                     |                              ^   |
+//!                     +--- stay bound for ever       +---+ dies: started again, same socket
+//! ```
+//! The sockets belong to this process, so that a restart of a child is invisible: a request waits in the
+//! socket's queue. Children run in process groups of their own. If this process is killed they go
+//! on serving; the next `drover up` binds new sockets in the place of theirs, ends them, and starts
+//! anew. Stopping it stops the children and leaves the data path in place.
+
+mod binary;
+mod child;
+mod folder;
+mod handover;
+mod lock;
+mod orphan;
+mod readiness;
+
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use drover_daemon::{Settings, task};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::output;
+use crate::process::Process;
+
+pub(crate) use folder::STATE_MARK;
+pub(crate) use lock::{LOCK_FILE, holder};
+pub(crate) use orphan::end_all as end_processes;
+
+/// Runs until it is asked to stop.
+pub(crate) fn run(settings: Settings) -> ExitCode {
+    drover_daemon::run_with("drover", settings, supervise)
+}
+
+async fn supervise(settings: Settings, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+    folder::prepare(&settings)?;
+    let _lock = lock::take(&settings.run_dir)?;
+    let programs = Process::ALL.map(binary::find);
+    let mut plans = Vec::new();
+    for (process, program) in Process::ALL.into_iter().zip(programs) {
+        plans.push((process, program?, bind(process, &settings)?));
+    }
+    // Only now: until here, orphans were served by sockets that answered.
+    orphan::end(&settings).await;
+    let mut children = Vec::new();
+    for (process, program, listener) in plans {
+        let plan = child::Plan {
+            process,
+            program,
+            listener,
+            settings: settings.clone(),
+        };
+        children.push(task::spawn(
+            process.name(),
+            child::keep_running(plan, shutdown.clone()),
+        ));
+    }
+    let announced = tokio::select! {
+        () = readiness::all_answer(&settings) => true,
+        _ = shutdown.wait_for(|stop| *stop) => false,
+    };
+    if announced {
+        output::line("drover is up");
+        shutdown
+            .wait_for(|stop| *stop)
+            .await
+            .context("the shutdown signal is lost")?;
+    }
+    info!("stops");
+    for child in children {
+        child.await.context("a child is lost")?;
+    }
+    folder::remove_sockets(&settings);
+    Ok(())
+}
+
+fn bind(process: Process, settings: &Settings) -> anyhow::Result<UnixListener> {
+    Ok(drover_daemon::bind(&process.socket(settings))?)
+}
