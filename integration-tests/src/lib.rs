@@ -1,1 +1,24 @@
-//! The lab: real engines, several hosts, a real kernel.
+//! The lab: real engines on several hosts, on one machine.
+//!
+//! A host of the lab is a set of namespaces (mount, net, pid, uts, ipc) with a root file system of a Debian
+//! suite, its own `/run` and disk, and its own `dockerd`. Hosts hang on a bridge in a further namespace; nothing is made
+//! in the machine's own. Everything that runs in a host ends with the host's first process, which ends with
+//! the process that made the lab.
+//!
+//! - [`lab`], [`host`], [`network`]: the machine parts;
+//! - [`engine`], [`drover`], [`container`], [`traffic`]: what runs on a host;
+//! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported.
+
+pub mod cache;
+pub mod capability;
+pub mod container;
+pub mod drover;
+pub mod engine;
+pub mod host;
+pub mod interrupt;
+pub mod lab;
+pub mod network;
+pub mod process;
+pub mod scenario;
+pub mod traffic;
+pub mod wait;

@@ -1,0 +1,112 @@
+//! Drover on a host, used as a person uses it.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::wait;
+
+/// The log of `drover up`.
+pub const LOG: &str = "drover.log";
+/// The processes that make up Drover.
+pub const PLUGINS: [&str; 3] = ["drover-coordinator", "drover-ipam", "drover-net"];
+/// What `network create` needs to make a network of Drover's.
+pub const CREATE: &str =
+    "docker network create -d drover-net --ipam-driver drover-ipam -o encryption=off";
+
+impl Host {
+    /// Runs `drover up` in the background with further flags, and waits for its line.
+    ///
+    /// # Errors
+    /// Fails when Drover does not come up.
+    pub fn drover_up(&mut self, flags: &str) -> Result<()> {
+        self.drover_up_as("", flags)
+    }
+
+    /// Runs `drover up` behind another command (such as `faketime`) or variables.
+    ///
+    /// # Errors
+    /// Fails when Drover does not come up.
+    pub fn drover_up_as(&mut self, prefix: &str, flags: &str) -> Result<()> {
+        let before = self.drover_ups();
+        self.start(
+            &format!("exec env RUST_BACKTRACE=1 {prefix} drover up {flags}"),
+            LOG,
+        )?;
+        wait::until(
+            &format!("`drover is up` on {}", self.name),
+            wait::seconds(60),
+            || {
+                if self.drover_ups() > before {
+                    return Ok(());
+                }
+                bail!("drover up has said: {}", self.tail(LOG, 20))
+            },
+        )?;
+        Ok(())
+    }
+
+    /// How often `drover is up` has been said.
+    fn drover_ups(&self) -> usize {
+        let text = std::fs::read_to_string(self.log(LOG)).unwrap_or_default();
+        text.lines()
+            .filter(|line| line.contains("drover is up"))
+            .count()
+    }
+
+    /// Stops Drover in order.
+    ///
+    /// # Errors
+    /// Fails when it does not end.
+    pub fn drover_down(&self) -> Result<()> {
+        self.kill("drover", "TERM")?;
+        for plugin in PLUGINS {
+            let left = self.processes(plugin)?;
+            if !left.is_empty() {
+                bail!("{plugin} of {} runs without `drover up`", self.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// `drover init`, or another token of a cluster that is there: the arguments of `drover join`.
+    ///
+    /// # Errors
+    /// Fails when it does, or prints no line to join with.
+    pub fn invite(&self) -> Result<String> {
+        let said = self.run("drover init")?;
+        let line = said
+            .lines()
+            .find_map(|line| line.split_once("drover join "))
+            .with_context(|| format!("`drover init` prints no `drover join` line: {said}"))?;
+        Ok(line.1.trim().trim_matches('`').to_owned())
+    }
+
+    /// `drover join` with what [`Host::invite`] gave.
+    ///
+    /// # Errors
+    /// Fails when it does.
+    pub fn join(&self, invitation: &str) -> Result<()> {
+        self.run(&format!("drover join {invitation}"))?;
+        Ok(())
+    }
+
+    /// A command's `--json` answer.
+    ///
+    /// # Errors
+    /// Fails when it does, or answers no JSON.
+    pub fn drover_json(&self, command: &str) -> Result<Value> {
+        let said = self.run(&format!("drover {command} --json"))?;
+        serde_json::from_str(&said)
+            .with_context(|| format!("`drover {command} --json` said: {said}"))
+    }
+
+    /// The networks of Drover's that the engine has, by name.
+    ///
+    /// # Errors
+    /// Fails when the engine does not answer.
+    pub fn drover_networks(&self) -> Result<Vec<String>> {
+        let said = self.run("docker network ls --filter driver=drover-net --format '{{.Name}}'")?;
+        Ok(said.lines().map(str::to_owned).collect())
+    }
+}

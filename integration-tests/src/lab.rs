@@ -1,0 +1,173 @@
+//! A lab: an underlay with hosts on it.
+
+use std::fs::{self, File};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cache::{self, RunDirectory};
+use crate::drover;
+use crate::engine::{self, Release};
+use crate::host::Host;
+use crate::network::{Site, Underlay};
+use crate::process::machine;
+use crate::wait;
+
+/// The image that the lab's containers run.
+pub const IMAGE: &str = "lab";
+
+/// A lab. Dropping it switches everything off.
+#[derive(Debug)]
+pub struct Lab {
+    /// The engine of its hosts.
+    pub release: Release,
+    /// Its hosts; the first has number 1.
+    pub hosts: Vec<Host>,
+    /// What they hang on.
+    pub underlay: Underlay,
+    run: RunDirectory,
+    next: u8,
+}
+
+impl Lab {
+    /// A lab with a number of hosts on one link, their engines started.
+    ///
+    /// # Errors
+    /// Fails when the machine cannot do it.
+    pub fn start(release: Release, hosts: u8) -> Result<Self> {
+        let run = RunDirectory::create()?;
+        let underlay = Underlay::create().context("making the underlay")?;
+        let mut lab = Self {
+            release,
+            hosts: Vec::new(),
+            underlay,
+            run,
+            next: 1,
+        };
+        for _ in 0..hosts {
+            lab.add_host(Site::Near)?;
+        }
+        Ok(lab)
+    }
+
+    /// A further host with a running engine and the lab's image; its place in `hosts`.
+    ///
+    /// # Errors
+    /// Fails when it does not come up.
+    pub fn add_host(&mut self, site: Site) -> Result<usize> {
+        let number = self.next;
+        self.next += 1;
+        let host = Host::boot(&self.underlay, self.release, site, number, self.run.path())?;
+        self.hosts.push(host);
+        let place = self.hosts.len() - 1;
+        let host = self.host(place)?;
+        host.start_engine("")?;
+        let archive = image()?;
+        let mut import = host.command(&format!("docker import - {IMAGE}"), wait::seconds(120))?;
+        let done = import.stdin(File::open(&archive)?).output()?;
+        ensure!(
+            done.status.success(),
+            "docker import: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        Ok(place)
+    }
+
+    /// The last host, switched off for good.
+    pub fn remove_last_host(&mut self) {
+        drop(self.hosts.pop());
+    }
+
+    /// A host by its place.
+    ///
+    /// # Errors
+    /// Fails when there is none.
+    pub fn host(&mut self, place: usize) -> Result<&mut Host> {
+        self.hosts
+            .get_mut(place)
+            .with_context(|| format!("the lab has no host {place}"))
+    }
+
+    /// Drover on every host, and the hosts in one cluster.
+    ///
+    /// # Errors
+    /// Fails when Drover does not come up or a host cannot join.
+    pub fn form_cluster(&mut self) -> Result<()> {
+        for host in &mut self.hosts {
+            host.drover_up("")?;
+        }
+        let Some((first, others)) = self.hosts.split_first() else {
+            return Ok(());
+        };
+        for host in others {
+            host.join(&first.invite()?)?;
+        }
+        let names: Vec<&str> = self.hosts.iter().map(|host| host.name.as_str()).collect();
+        for host in &self.hosts {
+            wait::until(
+                &format!("all hosts in the status of {}", host.name),
+                wait::seconds(20),
+                || {
+                    let status = host.run("drover status")?;
+                    for name in &names {
+                        ensure!(status.contains(name), "no {name} in: {status}");
+                    }
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Switches a host off and on again, and starts its engine and Drover as a service manager would:
+    /// Drover first.
+    ///
+    /// # Errors
+    /// Fails when it does not come back.
+    pub fn reboot(&mut self, place: usize) -> Result<()> {
+        let host = self.hosts.get_mut(place).context("no such host")?;
+        host.switch_off();
+        host.switch_on(&self.underlay)?;
+        host.start("exec drover up", drover::LOG)?;
+        wait::until("Drover's sockets", wait::seconds(30), || {
+            host.run("test -S /run/docker/plugins/drover-net.sock && test -S /run/docker/plugins/drover-ipam.sock")
+        })?;
+        host.start_engine("")
+    }
+
+    /// The ends of all logs, for a person who looks for a cause.
+    #[must_use]
+    pub fn logs(&self, lines: usize) -> String {
+        let mut text = String::new();
+        for host in &self.hosts {
+            for path in [drover::LOG, engine::LOG] {
+                text.push_str(&format!(
+                    "---- {} {path}\n{}\n",
+                    host.name,
+                    host.tail(path, lines)
+                ));
+            }
+        }
+        text
+    }
+}
+
+/// The archive of the lab's image, made when it is not there yet.
+fn image() -> Result<String> {
+    let archive = cache::directory().join("images/lab.tar");
+    if !archive.exists() {
+        if let Some(parent) = archive.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let root = cache::root(Release::V20.suite());
+        let script = include_str!("../lab/make-image");
+        machine(&[
+            "bash",
+            "-c",
+            script,
+            "make-image",
+            &root.to_string_lossy(),
+            &archive.to_string_lossy(),
+        ])?;
+    }
+    Ok(archive.to_string_lossy().into_owned())
+}

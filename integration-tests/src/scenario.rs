@@ -1,0 +1,271 @@
+//! Running scenarios in order, and reporting on them.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::capability::Capability;
+use crate::engine::Release;
+use crate::lab::Lab;
+use crate::{interrupt, wait};
+
+/// What a scenario begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Two hosts in one cluster, nothing on it. The next scenario gets the same when this one has left it
+    /// as it was.
+    Cluster,
+    /// So many hosts with an engine and without Drover, of this scenario alone.
+    Engines(u8),
+}
+
+/// A scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its name, which says what holds.
+    pub name: &'static str,
+    /// What it begins with.
+    pub setup: Setup,
+    /// What it needs beyond the lab's basics.
+    pub needs: &'static [Capability],
+    /// What it does.
+    pub run: fn(&mut Lab) -> Result<()>,
+}
+
+/// How a scenario came out.
+#[derive(Debug)]
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// One line of the report.
+#[derive(Debug)]
+struct Line {
+    release: Release,
+    name: &'static str,
+    outcome: Outcome,
+    took: Duration,
+}
+
+/// What the command line asks for.
+#[derive(Debug, Default)]
+struct Request {
+    filters: Vec<String>,
+    releases: Vec<Release>,
+    list: bool,
+}
+
+impl Request {
+    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut request = Self::default();
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--list" => request.list = true,
+                "--engine" => {
+                    let wanted = arguments.next().context("--engine needs a version")?;
+                    let release = Release::ALL
+                        .into_iter()
+                        .find(|release| release.version() == wanted)
+                        .with_context(|| {
+                            format!("no engine {wanted}; there are 20.10, 26.1 and 28.5")
+                        })?;
+                    request.releases.push(release);
+                }
+                flag if flag.starts_with('-') => {
+                    bail!(
+                        "unknown {flag}; usage: scenarios [--list] [--engine VERSION]... [PART OF A NAME]..."
+                    )
+                }
+                filter => request.filters.push(filter.to_owned()),
+            }
+        }
+        if request.releases.is_empty() {
+            request.releases = Release::ALL.to_vec();
+        }
+        Ok(request)
+    }
+
+    fn wants(&self, scenario: &Scenario) -> bool {
+        self.filters.is_empty()
+            || self
+                .filters
+                .iter()
+                .any(|part| scenario.name.contains(part.as_str()))
+    }
+}
+
+/// Runs what the command line asks for, and tells whether nothing failed.
+///
+/// # Errors
+/// Fails when the command line is wrong.
+pub fn main(scenarios: &[Scenario]) -> Result<bool> {
+    let request = Request::parse(std::env::args().skip(1))?;
+    if request.list {
+        for scenario in scenarios.iter().filter(|scenario| request.wants(scenario)) {
+            say(scenario.name);
+        }
+        return Ok(true);
+    }
+    interrupt::handle()?;
+    let mut report = Vec::new();
+    for release in &request.releases {
+        let mut bench = Bench {
+            release: *release,
+            lab: None,
+        };
+        for scenario in scenarios.iter().filter(|scenario| request.wants(scenario)) {
+            let line = bench.run(scenario);
+            say(&line.text());
+            if let Outcome::Failed(reason) = &line.outcome {
+                say(&format!("    {}", reason.replace('\n', "\n    ")));
+            }
+            report.push(line);
+        }
+    }
+    Ok(conclude(&report))
+}
+
+/// The lab of an engine between scenarios.
+struct Bench {
+    release: Release,
+    lab: Option<Lab>,
+}
+
+impl Bench {
+    fn run(&mut self, scenario: &Scenario) -> Line {
+        let begun = Instant::now();
+        let outcome = match self.lacks(scenario) {
+            Some((capability, reason)) if capability.is_required() => {
+                Outcome::Failed(format!("{capability} is required, but {reason}"))
+            }
+            Some((capability, reason)) => Outcome::Skipped(format!("needs {capability}: {reason}")),
+            None => match self.attempt(scenario) {
+                Ok(()) => Outcome::Passed,
+                Err(error) => {
+                    let logs = self.lab.take().map(|lab| lab.logs(60)).unwrap_or_default();
+                    Outcome::Failed(format!("{error:#}\n{logs}"))
+                }
+            },
+        };
+        Line {
+            release: self.release,
+            name: scenario.name,
+            outcome,
+            took: begun.elapsed(),
+        }
+    }
+
+    fn lacks(&self, scenario: &Scenario) -> Option<(Capability, String)> {
+        let basics = [
+            Capability::Namespaces,
+            Capability::Nftables,
+            Capability::Engine(self.release),
+        ];
+        basics
+            .iter()
+            .chain(scenario.needs)
+            .find_map(|capability| capability.missing().map(|reason| (*capability, reason)))
+    }
+
+    /// Runs it; the lab is kept only where the next scenario may have it, or where its logs are wanted.
+    fn attempt(&mut self, scenario: &Scenario) -> Result<()> {
+        let mut lab = match (scenario.setup, self.lab.take()) {
+            (Setup::Cluster, Some(lab)) => lab,
+            (Setup::Cluster, None) => {
+                let lab = self.lab.insert(Lab::start(self.release, 2)?);
+                lab.form_cluster()?;
+                self.lab.take().context("the lab was just made")?
+            }
+            (Setup::Engines(hosts), kept) => {
+                drop(kept);
+                Lab::start(self.release, hosts)?
+            }
+        };
+        let ran = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut lab)))
+            .unwrap_or_else(|panic| Err(anyhow!("it panicked: {}", message(&panic))))
+            .and_then(|()| match scenario.setup {
+                Setup::Cluster => cleared(&mut lab),
+                Setup::Engines(_) => Ok(()),
+            });
+        if ran.is_err() || scenario.setup == Setup::Cluster {
+            self.lab = Some(lab);
+        }
+        ran
+    }
+}
+
+/// Clears what a scenario made, and checks that nothing of it stays in the cluster.
+fn cleared(lab: &mut Lab) -> Result<()> {
+    while lab.hosts.len() > 2 {
+        lab.remove_last_host();
+    }
+    for host in &lab.hosts {
+        host.clear()?;
+    }
+    for host in &lab.hosts {
+        wait::until(
+            &format!("no networks left on {}", host.name),
+            wait::seconds(20),
+            || {
+                let left = host.drover_networks()?;
+                ensure!(left.is_empty(), "{} has {left:?}", host.name);
+                Ok(())
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default()
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let (word, reason) = match &self.outcome {
+            Outcome::Passed => ("ok", ""),
+            Outcome::Failed(_) => ("FAILED", ""),
+            Outcome::Skipped(reason) => ("skipped", reason.lines().next_back().unwrap_or_default()),
+        };
+        let took = self.took.as_secs_f64();
+        format!(
+            "{:<7} engine {:<6} {:<64} {took:>6.1} s  {reason}",
+            word,
+            self.release.version(),
+            self.name
+        )
+    }
+}
+
+/// Prints the table and the last line.
+fn conclude(report: &[Line]) -> bool {
+    let mut counts = (0, 0, 0);
+    say("\nscenarios:");
+    for line in report {
+        match line.outcome {
+            Outcome::Passed => counts.0 += 1,
+            Outcome::Failed(_) => counts.1 += 1,
+            Outcome::Skipped(_) => counts.2 += 1,
+        }
+        say(&line.text());
+    }
+    say(&format!(
+        "\n{} passed, {} failed, {} skipped",
+        counts.0, counts.1, counts.2
+    ));
+    counts.1 == 0
+}
+
+fn say(line: &str) {
+    // Nobody is left to be told when standard output is closed.
+    let _written = writeln!(std::io::stdout().lock(), "{line}");
+}
