@@ -11,4 +11,6 @@
 //! It is not in the data path: with this process stopped, packets flow and containers run.
 
 pub mod context;
+pub mod host;
 pub mod mirror;
+pub mod networks;

@@ -28,7 +28,11 @@ pub struct Snapshot {
     /// Why the store cannot be reached, if it cannot.
     pub problem: Option<String>,
     entries: Arc<BTreeMap<String, Arc<Entry>>>,
+    networks_revision: u64,
 }
+
+/// What the reconciliation of networks reads.
+const NETWORK_KEYS: [&str; 5] = ["networks/", "names/", "copies/", "attachments/", "pools/"];
 
 impl Snapshot {
     /// A snapshot of given entries.
@@ -66,6 +70,12 @@ impl Snapshot {
         self.entry(key).and_then(|entry| decode(entry))
     }
 
+    /// The revision of the last change that concerned networks.
+    #[must_use]
+    pub const fn networks_revision(&self) -> u64 {
+        self.networks_revision
+    }
+
     /// What follows `prefix` in each key that begins with it, and the entry.
     pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Arc<Entry>)> {
         self.entries
@@ -83,6 +93,7 @@ impl Snapshot {
     }
 
     fn begin(&mut self, listing: Listing) {
+        self.networks_revision = listing.revision;
         let entries = listing.entries.into_iter();
         self.entries = Arc::new(
             entries
@@ -101,6 +112,9 @@ impl Snapshot {
             value,
         } in changes
         {
+            if NETWORK_KEYS.iter().any(|prefix| key.starts_with(prefix)) {
+                self.networks_revision = revision;
+            }
             match value {
                 Some(value) => {
                     let entry = Entry {

@@ -12,6 +12,7 @@
 //! | `copies/<id>/<host>` | [`CopyRecord`] |
 //! | `attachments/<id>/<host>` | [`AttachmentRecord`] |
 //! | `tokens/<hash>` | [`TokenRecord`] |
+//! | `claims/pools` | the pool that was claimed last: pools are claimed one after the other |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -67,6 +68,10 @@ pub struct AliveRecord {
     pub member: String,
     /// When the coordinator that holds the lease started.
     pub since: UnixSeconds,
+    /// The host's clock when it wrote this; it writes it again once a minute, so that the others can
+    /// tell how far off the clock is. 0 when it is not told.
+    #[serde(default)]
+    pub clock: UnixSeconds,
 }
 
 /// A pool: the subnet of a network, unique in the cluster.

@@ -1,0 +1,62 @@
+//! Listens to the engine. An event says no more than "look again"; only that a network was removed
+//! is remembered, as it tells a removal that is done from one that is under way.
+
+use drover_engine::{Engine, Event, EventFilter};
+
+use super::Networks;
+use super::record::NETWORK_DRIVER;
+use crate::context::now;
+use crate::mirror::chain;
+
+/// How long to wait before an engine that went away is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Listens for ever.
+pub(super) async fn listen(engine: &Engine, networks: &Networks) {
+    let mut told = false;
+    loop {
+        match follow(engine, networks).await {
+            Ok(()) => told = false,
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(
+                    error = chain(&error),
+                    "the engine tells no events; it is tried again"
+                );
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn follow(engine: &Engine, networks: &Networks) -> Result<(), drover_engine::Error> {
+    let mut events = engine.events(EventFilter::Networks, now()).await?;
+    tracing::info!("the engine tells its events");
+    networks.look_again();
+    while let Some(event) = events.next().await? {
+        if event
+            .actor
+            .attributes
+            .get("type")
+            .is_some_and(|driver| driver == NETWORK_DRIVER)
+        {
+            note(networks, &event);
+        }
+    }
+    Ok(())
+}
+
+fn note(networks: &Networks, event: &Event) {
+    tracing::debug!(
+        action = event.action,
+        network = event.actor.id,
+        "the engine tells"
+    );
+    if matches!(event.action.as_str(), "destroy" | "remove") {
+        if let Ok(id) = event.actor.id.parse() {
+            networks.note_removed(id);
+        }
+    }
+    networks.look_again();
+}

@@ -1,0 +1,207 @@
+//! What the reconciliation remembers from one look to the next: for how long something has been
+//! so, what the engine refused, and, durably, which copies it was making.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use drover_control_api::record::CopyRecord;
+use drover_daemon::Backoff;
+use drover_engine::Network as EngineNetwork;
+use drover_model::{HostName, LogicalNetworkId, NetworkId};
+use drover_store::Result;
+use drover_store::local::{Database, Table};
+
+use super::execute::Effect;
+use super::observe::Known;
+use super::plan::Step;
+use super::view::View;
+use crate::mirror::Snapshot;
+
+/// For how long the last endpoint must have been gone not to be taken for a restart.
+const SETTLED: Duration = Duration::from_secs(2);
+/// For how long a copy must be missing, when no event told of its removal: the engine hides a
+/// network first and tells the drivers then, and may wait for a driver.
+const GONE: Duration = Duration::from_secs(5);
+/// How long what was done without asking a person is told.
+const TOLD: Duration = Duration::from_secs(600);
+/// The key of the engine's identity.
+const IDENTITY: &str = "identity";
+
+/// A refusal, and when to try again.
+#[derive(Debug)]
+struct Refused {
+    reason: String,
+    until: Instant,
+    backoff: Backoff,
+}
+
+/// What is remembered.
+#[derive(Debug)]
+pub(super) struct Memory {
+    intents: Table<LogicalNetworkId>,
+    engine: Table<String>,
+    seen: u64,
+    reported: Option<BTreeMap<NetworkId, u32>>,
+    empty_since: BTreeMap<NetworkId, Instant>,
+    missing_since: BTreeMap<NetworkId, Instant>,
+    removed: BTreeMap<NetworkId, Instant>,
+    refused: BTreeMap<LogicalNetworkId, Refused>,
+    notes: Vec<(Instant, String)>,
+    engine_is_new: bool,
+}
+
+impl Memory {
+    pub(super) fn open(database: &Database) -> Result<Self> {
+        Ok(Self {
+            intents: Table::open(database, "intended-copies")?,
+            engine: Table::open(database, "engine")?,
+            seen: 0,
+            reported: None,
+            empty_since: BTreeMap::new(),
+            missing_since: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            notes: Vec::new(),
+            engine_is_new: false,
+        })
+    }
+
+    /// The copies that are being made.
+    pub(super) const fn intents(&self) -> &Table<LogicalNetworkId> {
+        &self.intents
+    }
+
+    /// Which revision of the networks was looked at last.
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    pub(super) const fn see(&mut self, revision: u64) {
+        self.seen = revision;
+    }
+
+    /// Takes in what there is to see now.
+    pub(super) fn note(
+        &mut self,
+        host: &HostName,
+        snapshot: &Snapshot,
+        engine: &[EngineNetwork],
+        reported: Option<BTreeMap<NetworkId, u32>>,
+        removed: Vec<NetworkId>,
+    ) -> Result<()> {
+        let now = Instant::now();
+        let there: BTreeSet<&str> = engine.iter().map(|network| network.id.as_str()).collect();
+        let copies: BTreeSet<NetworkId> = snapshot
+            .records::<CopyRecord>("copies/")
+            .filter(|(rest, _)| rest.rsplit('/').next() == Some(host.as_str()))
+            .map(|(_, copy)| copy.network)
+            .collect();
+        self.removed.extend(removed.into_iter().map(|id| (id, now)));
+        self.removed
+            .retain(|_, since| now.duration_since(*since) < TOLD);
+        self.missing_since
+            .retain(|id, _| copies.contains(id) && !there.contains(id.as_str()));
+        for id in copies.iter().filter(|id| !there.contains(id.as_str())) {
+            self.missing_since.entry(id.clone()).or_insert(now);
+        }
+        self.reported = reported;
+        let reported = self.reported.as_ref();
+        let is_empty = |id: &NetworkId| reported.is_some_and(|all| !all.contains_key(id));
+        self.empty_since
+            .retain(|id, _| copies.contains(id) && is_empty(id));
+        for id in copies.iter().filter(|id| is_empty(id)) {
+            self.empty_since.entry(id.clone()).or_insert(now);
+        }
+        self.notes
+            .retain(|(since, _)| now.duration_since(*since) < TOLD);
+        let known = self.engine.get(IDENTITY)?;
+        self.engine_is_new =
+            known.is_some_and(|known| identity(engine).is_some_and(|now| now != known));
+        Ok(())
+    }
+
+    /// What the view needs to know.
+    pub(super) fn known(&self) -> Result<Known> {
+        let now = Instant::now();
+        let longer = |since: &BTreeMap<NetworkId, Instant>, than: Duration| {
+            let old = since
+                .iter()
+                .filter(|(_, since)| now.duration_since(**since) >= than);
+            old.map(|(id, _)| id.clone()).collect::<BTreeSet<_>>()
+        };
+        let mut gone = longer(&self.missing_since, GONE);
+        gone.extend(self.removed.keys().cloned());
+        let refused = self
+            .refused
+            .iter()
+            .filter(|(_, refused)| refused.until > now);
+        Ok(Known {
+            endpoints: self.reported.clone(),
+            settled: longer(&self.empty_since, SETTLED),
+            gone,
+            refused: refused
+                .map(|(id, refused)| (id.clone(), refused.reason.clone()))
+                .collect(),
+            intended: self.intents.list()?.into_iter().collect(),
+            engine_is_new: self.engine_is_new,
+        })
+    }
+
+    /// Remembers which engine it was, once nothing is left of another one's copies.
+    pub(super) fn engine_was_seen(&self, engine: &[EngineNetwork], view: &View) -> Result<()> {
+        let Some(identity) = identity(engine) else {
+            return Ok(());
+        };
+        let left = view.networks.values().any(|network| {
+            let copy = network.copies.get(&view.host);
+            copy.is_some_and(|copy| !view.local.contains_key(copy))
+        });
+        if (self.engine_is_new && left) || self.engine.get(IDENTITY)?.as_ref() == Some(&identity) {
+            return Ok(());
+        }
+        self.engine.put(IDENTITY, &identity)
+    }
+
+    /// The engine refused something for this network.
+    pub(super) fn refused(&mut self, network: &LogicalNetworkId, reason: String) {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let refused = self
+            .refused
+            .entry(network.clone())
+            .or_insert_with(|| Refused {
+                reason: String::new(),
+                until: Instant::now(),
+                backoff,
+            });
+        refused.reason = reason;
+        refused.until = Instant::now() + refused.backoff.next_delay();
+    }
+
+    /// A step was tried.
+    pub(super) fn did(&mut self, step: &Step, effect: &Effect, name: &str) {
+        match (step, effect) {
+            (Step::Create { network } | Step::Remove { network, .. }, Effect::Done) => {
+                self.refused.remove(network);
+            }
+            (Step::Discard { reason, .. }, Effect::Done) => self.notes.push((
+                Instant::now(),
+                format!("a network `{name}` was removed that nobody used, as {reason}"),
+            )),
+            _ => {}
+        }
+    }
+
+    /// What was done lately without asking a person.
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        self.notes.iter().map(|(_, note)| note.clone())
+    }
+}
+
+/// What tells one engine from another that was set up anew in its place: its network `none` is made
+/// once and kept.
+fn identity(engine: &[EngineNetwork]) -> Option<String> {
+    engine
+        .iter()
+        .find(|network| network.name == "none" && network.driver == "null")
+        .map(|network| network.id.clone())
+}
