@@ -213,6 +213,6 @@ async fn sign(
     };
     let transaction = Transaction::new().put_record_leased(key, &record, lease)?;
     // There is no condition that could fail.
-    let _: Outcome = context.store().commit(transaction).await?;
+    context.store().commit(transaction).await.map(drop)?;
     Ok(tokio::time::Instant::now())
 }

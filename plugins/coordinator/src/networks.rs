@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 use crate::context::{Context, now};
 use crate::mirror::{Snapshot, chain};
 use execute::{Effect, Executor};
-use memory::Memory;
+use memory::{Memory, Told};
 use plan::{Plan, Step};
 use record::Writer;
 use view::View;
@@ -81,6 +81,15 @@ impl Networks {
     #[must_use]
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    fn take_told(&self) -> Told {
+        let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        Told {
+            endpoints: reported.clone(),
+            removed: std::mem::take(&mut *removed),
+        }
     }
 
     fn note_removed(&self, network: NetworkId) {
@@ -177,21 +186,9 @@ impl Reconciler {
                 return Ok(RETRY);
             }
         };
-        let reported = self
-            .networks
-            .reported
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let removed = std::mem::take(
-            &mut *self
-                .networks
-                .removed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let told = self.networks.take_told();
         self.memory
-            .note(self.context.host(), &snapshot, &engine, reported, removed)?;
+            .note(self.context.host(), &snapshot, &engine, told)?;
         let mut view = observe::view(
             self.context.host(),
             &snapshot,
@@ -220,10 +217,10 @@ impl Reconciler {
             .filter_map(|network| network.copies.get(host).cloned())
             .collect();
         for (id, local) in &mut view.local {
-            if !known.contains(id) {
-                if let Ok(detail) = self.context.engine.network(id.as_str()).await {
-                    local.in_use |= !detail.containers.is_empty();
-                }
+            if !known.contains(id)
+                && let Ok(detail) = self.context.engine.network(id.as_str()).await
+            {
+                local.in_use |= !detail.containers.is_empty();
             }
         }
         for network in view.networks.values_mut().filter(|network| network.settled) {

@@ -53,10 +53,10 @@ fn note(networks: &Networks, event: &Event) {
         network = event.actor.id,
         "the engine tells"
     );
-    if matches!(event.action.as_str(), "destroy" | "remove") {
-        if let Ok(id) = event.actor.id.parse() {
-            networks.note_removed(id);
-        }
+    if matches!(event.action.as_str(), "destroy" | "remove")
+        && let Ok(id) = event.actor.id.parse()
+    {
+        networks.note_removed(id);
     }
     networks.look_again();
 }

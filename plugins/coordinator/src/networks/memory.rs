@@ -35,6 +35,15 @@ struct Refused {
     backoff: Backoff,
 }
 
+/// What was told since the last look.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// The endpoints of this host, if `drover-net` has told them at all.
+    pub(super) endpoints: Option<BTreeMap<NetworkId, u32>>,
+    /// Networks that the engine has removed.
+    pub(super) removed: Vec<NetworkId>,
+}
+
 /// What is remembered.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -86,8 +95,7 @@ impl Memory {
         host: &HostName,
         snapshot: &Snapshot,
         engine: &[EngineNetwork],
-        reported: Option<BTreeMap<NetworkId, u32>>,
-        removed: Vec<NetworkId>,
+        told: Told,
     ) -> Result<()> {
         let now = Instant::now();
         let there: BTreeSet<&str> = engine.iter().map(|network| network.id.as_str()).collect();
@@ -96,7 +104,8 @@ impl Memory {
             .filter(|(rest, _)| rest.rsplit('/').next() == Some(host.as_str()))
             .map(|(_, copy)| copy.network)
             .collect();
-        self.removed.extend(removed.into_iter().map(|id| (id, now)));
+        self.removed
+            .extend(told.removed.into_iter().map(|id| (id, now)));
         self.removed
             .retain(|_, since| now.duration_since(*since) < TOLD);
         self.missing_since
@@ -104,7 +113,7 @@ impl Memory {
         for id in copies.iter().filter(|id| !there.contains(id.as_str())) {
             self.missing_since.entry(id.clone()).or_insert(now);
         }
-        self.reported = reported;
+        self.reported = told.endpoints;
         let reported = self.reported.as_ref();
         let is_empty = |id: &NetworkId| reported.is_some_and(|all| !all.contains_key(id));
         self.empty_since

@@ -369,11 +369,11 @@ impl Planner<'_> {
 
     /// A network of this engine that is nobody's copy yet.
     fn place(&mut self, id: &NetworkId, local: &LocalNetwork) {
-        if let Some(made_for) = &local.made_for {
-            if !self.view.networks.contains_key(made_for) {
-                let reason = "the network it was a copy of is gone".to_owned();
-                return self.discard(id, local, reason);
-            }
+        if let Some(made_for) = &local.made_for
+            && !self.view.networks.contains_key(made_for)
+        {
+            let reason = "the network it was a copy of is gone".to_owned();
+            return self.discard(id, local, reason);
         }
         let namesake = self
             .view
