@@ -63,7 +63,17 @@ pub struct ClaimBlock {
     /// The pool.
     pub pool: Pool,
 }
-method!(ClaimBlock, "/v1/ClaimBlock", BlockRecord);
+method!(ClaimBlock, "/v1/ClaimBlock", ClaimedBlock);
+
+/// A block that is this host's now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedBlock {
+    /// The pool as it was when the block was given: from then on nothing more of the block can be
+    /// reserved.
+    pub pool: PoolRecord,
+    /// The block.
+    pub block: BlockRecord,
+}
 
 /// This host uses nothing of the block any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

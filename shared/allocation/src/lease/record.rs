@@ -1,0 +1,54 @@
+//! The forms in which a host keeps what it knows of a pool.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use drover_control_api::record::UnixSeconds;
+use drover_model::{Block, MacAddress};
+use serde::{Deserialize, Serialize};
+
+use crate::shape::PoolShape;
+
+/// A pool of which this host has something, without its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Version of this record's form: 1.
+    pub version: u32,
+    /// What the pool is.
+    pub shape: PoolShape,
+    /// Addresses that no container gets.
+    pub reserved: BTreeSet<IpAddr>,
+    /// This host's blocks.
+    pub blocks: Vec<HeldBlock>,
+}
+
+/// A block of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBlock {
+    /// Which.
+    pub block: Block,
+    /// Addresses that other hosts hold.
+    pub set_aside: BTreeSet<IpAddr>,
+    /// Whether it is being given back: nothing is given out of it any more.
+    pub leaving: bool,
+}
+
+/// What an address is to this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum AddressState {
+    /// A container has it.
+    Leased {
+        /// The link address of the container, when the engine told.
+        mac: Option<MacAddress>,
+        /// When it was given.
+        given_at: UnixSeconds,
+    },
+    /// It was given back, and is not given again before then.
+    Resting {
+        /// Until when.
+        until: UnixSeconds,
+    },
+    /// A single address that is being given back to the cluster.
+    Leaving,
+}
