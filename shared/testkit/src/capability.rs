@@ -1,0 +1,166 @@
+//! What this machine can be tested with: a test that cannot run says so, and where it must, it fails.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Names of capabilities, separated by commas, whose absence is a failure and not a reason to skip.
+const REQUIRED: &str = "DROVER_TEST_REQUIRE";
+
+/// Something that a test needs of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Capability {
+    /// Making network namespaces and links in them.
+    Namespaces,
+    /// VXLAN devices.
+    Vxlan,
+    /// nftables: a table of family `inet`.
+    Nftables,
+    /// nftables: a table of family `bridge`.
+    BridgeTables,
+    /// nftables: `fwd` in a table of family `netdev`.
+    Forwarding,
+    /// The program `etcd`.
+    Etcd,
+    /// The program `dockerd`.
+    Dockerd,
+    /// The program `qemu-system-x86_64`.
+    Qemu,
+}
+
+impl Capability {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Namespaces,
+        Self::Vxlan,
+        Self::Nftables,
+        Self::BridgeTables,
+        Self::Forwarding,
+        Self::Etcd,
+        Self::Dockerd,
+        Self::Qemu,
+    ];
+
+    /// Its name in `DROVER_TEST_REQUIRE`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Vxlan => "vxlan",
+            Self::Nftables => "nftables",
+            Self::BridgeTables => "bridge-tables",
+            Self::Forwarding => "forwarding",
+            Self::Etcd => "etcd",
+            Self::Dockerd => "dockerd",
+            Self::Qemu => "qemu",
+        }
+    }
+
+    /// Whether it is there, tried in a namespace that goes away with the trial.
+    #[must_use]
+    pub fn is_present(self) -> bool {
+        match self {
+            Self::Namespaces => in_namespace("ip link add drover-a type veth peer name drover-b"),
+            Self::Vxlan => {
+                in_namespace("ip link add drover-v type vxlan id 7 dstport 4787 external")
+            }
+            Self::Nftables => in_namespace("nft add table inet drover"),
+            Self::BridgeTables => in_namespace(
+                "nft 'table bridge drover { chain a { type filter hook forward priority 0; } }'",
+            ),
+            Self::Forwarding => in_namespace(
+                "ip link add drover-a type veth peer name drover-b && nft 'table netdev drover \
+                 { chain a { type filter hook ingress device drover-a priority 0; \
+                 fwd to drover-b; } }'",
+            ),
+            Self::Etcd => program("etcd").is_some(),
+            Self::Dockerd => program("dockerd").is_some(),
+            Self::Qemu => program("qemu-system-x86_64").is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// What a test is to do about what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything is there.
+    Run,
+    /// Something is not there: skip, saying what.
+    Skip(Vec<Capability>),
+    /// Something is not there that must be: fail.
+    Fail(Vec<Capability>),
+}
+
+/// Whether a test that needs these can run.
+#[must_use]
+pub fn judge(needs: &[Capability]) -> Verdict {
+    let required = std::env::var(REQUIRED).unwrap_or_default();
+    let missing = needs
+        .iter()
+        .copied()
+        .filter(|need| !need.is_present())
+        .collect();
+    verdict(missing, &required)
+}
+
+fn verdict(missing: Vec<Capability>, required: &str) -> Verdict {
+    let required: Vec<_> = required.split(',').map(str::trim).collect();
+    if missing.is_empty() {
+        Verdict::Run
+    } else if missing
+        .iter()
+        .any(|need| required.contains(&need.name()) || required == ["all"])
+    {
+        Verdict::Fail(missing)
+    } else {
+        Verdict::Skip(missing)
+    }
+}
+
+/// Where a program is, by `PATH`.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|it| is_file(it))
+}
+
+fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+/// Whether a script succeeds in a network namespace of its own.
+fn in_namespace(script: &str) -> bool {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--mount", "sh", "-ec", script]);
+    unshare
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    unshare.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Capability, Verdict, verdict};
+
+    #[test]
+    fn what_is_required_is_not_skipped() {
+        let missing = || vec![Capability::Etcd];
+        assert_eq!(verdict(Vec::new(), "all"), Verdict::Run);
+        assert_eq!(verdict(missing(), ""), Verdict::Skip(missing()));
+        assert_eq!(verdict(missing(), "dockerd"), Verdict::Skip(missing()));
+        assert_eq!(
+            verdict(missing(), "dockerd, etcd"),
+            Verdict::Fail(missing())
+        );
+        assert_eq!(verdict(missing(), "all"), Verdict::Fail(missing()));
+    }
+}
