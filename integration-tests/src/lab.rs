@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::{self, RunDirectory};
 use crate::drover;
@@ -87,13 +87,83 @@ impl Lab {
             .with_context(|| format!("the lab has no host {place}"))
     }
 
+    /// The first two hosts.
+    ///
+    /// # Errors
+    /// Fails when there are fewer.
+    pub fn pair(&self) -> Result<(&Host, &Host)> {
+        match self.hosts.as_slice() {
+            [one, two, ..] => Ok((one, two)),
+            _ => bail!("the lab has fewer than two hosts"),
+        }
+    }
+
+    /// The first two hosts, to start and stop things on.
+    ///
+    /// # Errors
+    /// Fails when there are fewer.
+    pub fn pair_mut(&mut self) -> Result<(&mut Host, &mut Host)> {
+        match self.hosts.as_mut_slice() {
+            [one, two, ..] => Ok((one, two)),
+            _ => bail!("the lab has fewer than two hosts"),
+        }
+    }
+
+    /// A network of Drover's made on the first host with further flags, once every host has it.
+    ///
+    /// # Errors
+    /// Fails when a host has not got it within two seconds.
+    pub fn network(&self, name: &str, flags: &str) -> Result<()> {
+        let (one, _) = self.pair()?;
+        one.run(&format!("{} {flags} {name}", drover::CREATE))?;
+        for host in &self.hosts {
+            host.wait_for_network(name, 2)?;
+        }
+        Ok(())
+    }
+
+    /// A network with a sleeping container `a` on the first host and `b` on the second; their addresses.
+    ///
+    /// # Errors
+    /// Fails when one does not start.
+    pub fn two_sleepers(&self, network: &str) -> Result<(String, String)> {
+        self.network(network, "")?;
+        let (one, two) = self.pair()?;
+        one.sleeper("a", &format!("--network {network}"))?;
+        two.sleeper("b", &format!("--network {network}"))?;
+        Ok((one.address_of("a", network)?, two.address_of("b", network)?))
+    }
+
+    /// Checks that `drover doctor` finds nothing on any host.
+    ///
+    /// # Errors
+    /// Fails with what it finds.
+    pub fn doctor_is_clean(&self) -> Result<()> {
+        for host in &self.hosts {
+            wait::until(
+                &format!("a clean doctor on {}", host.name),
+                wait::seconds(20),
+                || host.run("drover doctor"),
+            )?;
+        }
+        Ok(())
+    }
+
     /// Drover on every host, and the hosts in one cluster.
     ///
     /// # Errors
     /// Fails when Drover does not come up or a host cannot join.
     pub fn form_cluster(&mut self) -> Result<()> {
+        self.form_cluster_with("")
+    }
+
+    /// The same, with variables that every `drover up` gets.
+    ///
+    /// # Errors
+    /// Fails when Drover does not come up or a host cannot join.
+    pub fn form_cluster_with(&mut self, variables: &str) -> Result<()> {
         for host in &mut self.hosts {
-            host.drover_up("")?;
+            host.drover_up_as(variables, "")?;
         }
         let Some((first, others)) = self.hosts.split_first() else {
             return Ok(());

@@ -1,0 +1,419 @@
+//! Networks across hosts: seen everywhere, reached at once, with every flag of Docker's.
+
+use anyhow::{Context, Result, ensure};
+use integration_tests::capability::Capability;
+use integration_tests::drover::CREATE;
+use integration_tests::lab::Lab;
+use integration_tests::network::{OUTSIDE, Site};
+use integration_tests::scenario::{Scenario, Setup};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "network_is_seen_on_the_other_host_within_2_s",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: seen,
+    },
+    Scenario {
+        name: "network_reaches_across_hosts_at_once_with_full_size",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: reaches,
+    },
+    Scenario {
+        name: "network_carries_1_gb_whole",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: carries,
+    },
+    Scenario {
+        name: "network_third_host_joins_later_on_the_link",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: third_near,
+    },
+    Scenario {
+        name: "network_third_host_joins_later_behind_a_router",
+        setup: Setup::Cluster,
+        needs: &[Capability::Vxlan],
+        run: third_far,
+    },
+    Scenario {
+        name: "network_all_by_vxlan",
+        setup: Setup::Engines(2),
+        needs: &[Capability::Vxlan],
+        run: vxlan,
+    },
+    Scenario {
+        name: "network_subnet_range_gateway_ip_and_mac",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: addresses,
+    },
+    Scenario {
+        name: "network_ipv6",
+        setup: Setup::Cluster,
+        needs: &[Capability::Ipv6],
+        run: ipv6,
+    },
+    Scenario {
+        name: "network_egress_and_internal",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: egress,
+    },
+    Scenario {
+        name: "network_two_on_a_container_connect_and_disconnect",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: two_networks,
+    },
+    Scenario {
+        name: "network_prune",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: prune,
+    },
+    Scenario {
+        name: "network_of_a_host_that_is_cut_off",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: cut_off,
+    },
+    Scenario {
+        name: "network_on_one_host_alone_then_in_a_cluster",
+        setup: Setup::Engines(2),
+        needs: &[],
+        run: alone,
+    },
+];
+
+/// What of a network must be the same on every host.
+const SAME: &str = "docker network inspect -f '{{.Driver}} {{.Internal}} {{.EnableIPv6}} {{json .IPAM.Config}} {{json .Labels}} {{json .Options}}' app";
+
+fn seen(lab: &mut Lab) -> Result<()> {
+    for first in [0, 1] {
+        let (maker, other) = (&lab.hosts[first], &lab.hosts[1 - first]);
+        maker.run(&format!(
+            "{CREATE} --label color=blue --label size=large app"
+        ))?;
+        other.wait_for_network("app", 2)?;
+        let (made, copied) = (maker.run(SAME)?, other.run(SAME)?);
+        ensure!(
+            made == copied,
+            "{} has {made}\n{} has {copied}",
+            maker.name,
+            other.name
+        );
+        ensure!(
+            copied.contains("blue") && copied.contains("large"),
+            "labels are missing: {copied}"
+        );
+        maker.run("docker network rm app")?;
+        other.wait_for_no_network("app", 5)?;
+        maker.wait_for_no_network("app", 5)?;
+    }
+    Ok(())
+}
+
+fn reaches(lab: &mut Lab) -> Result<()> {
+    let (a, b) = lab.two_sleepers("app")?;
+    let (one, two) = lab.pair()?;
+    one.reaches("a", &b, 0)?;
+    two.reaches("b", &a, 0)?;
+    ensure!(
+        one.sends_full_size("a", &b)? == 1500,
+        "the MTU on a direct path is not the link's"
+    );
+    two.sends_full_size("b", &a)?;
+    for round in 0..3 {
+        let name = format!("late{round}");
+        one.sleeper(&name, "--network app")?;
+        two.reaches("b", &one.address_of(&name, "app")?, 0)?;
+        one.reaches("a", &one.address_of(&name, "app")?, 0)?;
+    }
+    Ok(())
+}
+
+fn carries(lab: &mut Lab) -> Result<()> {
+    let (_, b) = lab.two_sleepers("app")?;
+    let (one, two) = lab.pair()?;
+    // 64 MB of noise sixteen times: the sum of it all is known before it is sent.
+    one.inside("a", "sh -c 'head -c 67108864 /dev/urandom > /tmp/noise'")?;
+    let all = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do cat /tmp/noise; done";
+    let expected = one.inside("a", &format!("sh -c '({all}) | md5sum'"))?;
+    two.run("docker exec -d b sh -c 'nc -l -p 5000 | tee /tmp/count | md5sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum'")?;
+    one.inside("a", &format!("sh -c '({all}) | nc {b} 5000'"))?;
+    let (arrived, _) = integration_tests::wait::until(
+        "the end of the transfer",
+        integration_tests::wait::seconds(60),
+        || two.inside("b", "cat /tmp/sum"),
+    )?;
+    let size = two.inside("b", "stat -c %s /tmp/count")?;
+    ensure!(size == "1073741824", "{size} bytes have arrived");
+    ensure!(arrived == expected, "sent {expected}, got {arrived}");
+    Ok(())
+}
+
+fn third_near(lab: &mut Lab) -> Result<()> {
+    third(lab, Site::Near)
+}
+
+fn third_far(lab: &mut Lab) -> Result<()> {
+    third(lab, Site::Far)
+}
+
+/// A third host joins while two have containers that run; all reach each other.
+fn third(lab: &mut Lab, site: Site) -> Result<()> {
+    let (a, b) = lab.two_sleepers("app")?;
+    let place = lab.add_host(site)?;
+    let invitation = lab.hosts[0].invite()?;
+    let third = lab.host(place)?;
+    third.drover_up("")?;
+    third.join(&invitation)?;
+    third.wait_for_network("app", 5)?;
+    third.sleeper("c", "--network app")?;
+    let c = third.address_of("c", "app")?;
+    third.reaches("c", &a, 2)?;
+    third.reaches("c", &b, 2)?;
+    third.sends_full_size("c", &a)?;
+    third.run("docker exec -d c iperf3 -s")?;
+    let (one, two) = lab.pair()?;
+    one.reaches("a", &c, 0)?;
+    two.reaches("b", &c, 0)?;
+    // Containers that were there before the path to the third host was send whole streams to it too.
+    integration_tests::wait::until(
+        "a stream to the third host",
+        integration_tests::wait::seconds(20),
+        || one.inside("a", &format!("iperf3 -c {c} -n 20M")),
+    )?;
+    let third = &lab.hosts[place];
+    third.run("docker rm -f c")?;
+    third.run("drover leave")?;
+    let (one, _) = lab.pair()?;
+    integration_tests::wait::until(
+        "the third host is gone",
+        integration_tests::wait::seconds(10),
+        || {
+            let status = one.run("drover status")?;
+            ensure!(
+                !status.contains(&third.name),
+                "{} is still in: {status}",
+                third.name
+            );
+            Ok(())
+        },
+    )?;
+    Ok(())
+}
+
+fn vxlan(lab: &mut Lab) -> Result<()> {
+    lab.form_cluster_with("DROVER_OVERLAY_ENCAPSULATION=vxlan")?;
+    let (a, b) = lab.two_sleepers("app")?;
+    let (one, two) = lab.pair()?;
+    one.reaches("a", &b, 0)?;
+    two.reaches("b", &a, 0)?;
+    let mtu = one.sends_full_size("a", &b)?;
+    ensure!(mtu == 1450, "the MTU over VXLAN is {mtu}");
+    let peers = one.run("drover peers")?;
+    ensure!(
+        peers.contains("vxlan"),
+        "drover peers does not say vxlan: {peers}"
+    );
+    Ok(())
+}
+
+fn addresses(lab: &mut Lab) -> Result<()> {
+    lab.network(
+        "app",
+        "--subnet 10.200.0.0/20 --ip-range 10.200.8.0/22 --gateway 10.200.0.9",
+    )?;
+    let (one, two) = lab.pair()?;
+    let gateway = two.run("docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' app")?;
+    ensure!(
+        gateway == "10.200.0.9",
+        "the copy has the gateway {gateway}"
+    );
+    one.sleeper(
+        "a",
+        "--network app --ip 10.200.3.7 --mac-address 02:11:22:33:44:55",
+    )?;
+    two.sleeper("b", "--network app")?;
+    ensure!(
+        one.address_of("a", "app")? == "10.200.3.7",
+        "--ip is not what inspect shows"
+    );
+    ensure!(
+        one.endpoint("a", "app", "MacAddress")? == "02:11:22:33:44:55",
+        "--mac-address is not shown"
+    );
+    let link = one.inside("a", "ip -o addr show dev eth0")?;
+    ensure!(link.contains("10.200.3.7/"), "the container has: {link}");
+    let mac = one.inside("a", "cat /sys/class/net/eth0/address")?;
+    ensure!(
+        mac == "02:11:22:33:44:55",
+        "the container has the link address {mac}"
+    );
+    let b = two.address_of("b", "app")?;
+    let third: u8 = b
+        .split('.')
+        .nth(2)
+        .and_then(|part| part.parse().ok())
+        .context("an address")?;
+    ensure!(
+        b.starts_with("10.200.") && (8..12).contains(&third),
+        "{b} is not in the range"
+    );
+    one.reaches("a", &b, 0)?;
+    two.reaches("b", "10.200.3.7", 2)?;
+    // Taken, on this host and on the other.
+    for host in [one, two] {
+        let refusal = host.refused("docker run --rm --network app --ip 10.200.3.7 lab true")?;
+        ensure!(
+            refusal.contains("10.200.3.7"),
+            "the refusal does not name the address: {refusal}"
+        );
+    }
+    // An address that was given back can be asked for by name.
+    one.run("docker rm -f a")?;
+    integration_tests::wait::until(
+        "the address is free again",
+        integration_tests::wait::seconds(5),
+        || {
+            two.run("docker rm -f again 2>/dev/null; docker run -d --name again --network app --ip 10.200.3.7 lab sleep 1000")
+        },
+    )?;
+    two.inside("again", &format!("ping -c 1 -W 1 {b}"))?;
+    Ok(())
+}
+
+fn ipv6(lab: &mut Lab) -> Result<()> {
+    lab.network("six", "--ipv6 --subnet fd77:7::/64")?;
+    let (one, two) = lab.pair()?;
+    one.sleeper("a", "--network six")?;
+    two.sleeper("b", "--network six")?;
+    let (a, b) = (
+        one.address_v6_of("a", "six")?,
+        two.address_v6_of("b", "six")?,
+    );
+    ensure!(
+        a.starts_with("fd77:7:") && b.starts_with("fd77:7:") && a != b,
+        "{a} and {b}"
+    );
+    // Duplicate address detection may hold the first packet back for a moment.
+    one.reaches("a", &b, 3)?;
+    two.reaches("b", &a, 3)?;
+    one.beside("a", &format!("ping -M do -s 1452 -c 2 -i 0.2 -W 2 {b}"))?
+        .succeeded()?;
+    one.reaches("a", &two.address_of("b", "six")?, 0)?;
+    two.sleeper("c", "--network six --ip6 fd77:7::abcd")?;
+    one.reaches("a", "fd77:7::abcd", 3)?;
+    Ok(())
+}
+
+fn egress(lab: &mut Lab) -> Result<()> {
+    lab.network("app", "")?;
+    lab.network("closed", "--internal")?;
+    let (one, two) = lab.pair()?;
+    one.sleeper("a", "--network app")?;
+    one.reaches("a", OUTSIDE, 2)?;
+    one.sleeper("c", "--network closed")?;
+    two.sleeper("d", "--network closed")?;
+    one.reaches("c", &two.address_of("d", "closed")?, 0)?;
+    for address in [OUTSIDE, &one.address(), &two.address()] {
+        one.does_not_reach("c", address)?;
+    }
+    Ok(())
+}
+
+fn two_networks(lab: &mut Lab) -> Result<()> {
+    lab.network("red", "")?;
+    lab.network("blue", "")?;
+    let (one, two) = lab.pair()?;
+    one.sleeper("both", "--network red")?;
+    two.sleeper("r", "--network red")?;
+    two.sleeper("b", "--network blue")?;
+    let (r, b) = (two.address_of("r", "red")?, two.address_of("b", "blue")?);
+    one.reaches("both", &r, 0)?;
+    one.does_not_reach("both", &b)?;
+    one.run("docker network connect blue both")?;
+    one.reaches("both", &b, 0)?;
+    one.reaches("both", &r, 0)?;
+    one.reaches("both", OUTSIDE, 2)?;
+    let on_blue = one.address_of("both", "blue")?;
+    two.reaches("b", &on_blue, 0)?;
+    one.run("docker network disconnect red both")?;
+    one.does_not_reach("both", &r)?;
+    one.reaches("both", &b, 0)?;
+    one.run("docker network connect red both")?;
+    one.reaches("both", &r, 0)?;
+    one.run("docker restart -t 0 both")?;
+    one.reaches("both", &r, 0)?;
+    one.reaches("both", &b, 0)?;
+    Ok(())
+}
+
+fn prune(lab: &mut Lab) -> Result<()> {
+    lab.network("idle", "")?;
+    lab.network("busy", "")?;
+    let (one, two) = lab.pair()?;
+    two.sleeper("b", "--network busy")?;
+    one.run("docker network prune -f")?;
+    for host in [one, two] {
+        host.wait_for_no_network("idle", 5)?;
+    }
+    one.wait_for_network("busy", 5)?;
+    one.sleeper("a", "--network busy")?;
+    one.reaches("a", &two.address_of("b", "busy")?, 0)?;
+    Ok(())
+}
+
+fn cut_off(lab: &mut Lab) -> Result<()> {
+    let (a, b) = lab.two_sleepers("app")?;
+    lab.underlay.connected(2, false)?;
+    let (one, two) = lab.pair()?;
+    one.does_not_reach("a", &b)?;
+    // Both go on giving out addresses.
+    two.sleeper("alone", "--network app")?;
+    two.reaches("alone", &b, 0)?;
+    one.sleeper("here", "--network app")?;
+    one.reaches("here", &a, 0)?;
+    integration_tests::wait::until(
+        "the host says that it is cut off",
+        integration_tests::wait::seconds(30),
+        || two.refused("drover doctor"),
+    )?;
+    lab.underlay.connected(2, true)?;
+    one.reaches("a", &two.address_of("alone", "app")?, 5)?;
+    ensure!(
+        one.address_of("here", "app")? != two.address_of("alone", "app")?,
+        "an address was given twice"
+    );
+    lab.doctor_is_clean()
+}
+
+fn alone(lab: &mut Lab) -> Result<()> {
+    let (one, two) = lab.pair_mut()?;
+    one.drover_up("")?;
+    one.run(&format!("{CREATE} --label kept=yes app"))?;
+    one.sleeper("a", "--network app")?;
+    one.sleeper("a2", "--network app")?;
+    let a = one.address_of("a", "app")?;
+    one.reaches("a2", &a, 0)?;
+    let subnet = one.subnet_of("app")?;
+    let flow = one.flow("a2", &a)?;
+    let invitation = one.invite()?;
+    two.drover_up("")?;
+    two.join(&invitation)?;
+    two.wait_for_network("app", 5)?;
+    ensure!(
+        two.subnet_of("app")? == subnet,
+        "the network has another subnet on the host that joined"
+    );
+    two.sleeper("b", "--network app")?;
+    two.reaches("b", &a, 2)?;
+    one.end_flow(&flow)?.at_most(0)?;
+    one.sleeper("a3", "--network app")?;
+    two.reaches("b", &one.address_of("a3", "app")?, 0)?;
+    lab.doctor_is_clean()
+}
