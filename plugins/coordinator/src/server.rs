@@ -1,0 +1,148 @@
+//! The control socket: every method that plugins and the command line ask for.
+
+use std::sync::Arc;
+
+use drover_control_api::coordinator::{
+    ClaimAddress, ClaimBlock, ClaimPool, EngineStarted, Examine, Init, Join, Joined, Leave,
+    Networks, Pools, ReleaseAddress, ReleaseBlock, ReleasePool, RemoveHost, ReportAttachments,
+    ReserveAddress, Status,
+};
+use drover_control_api::plugin::WhoAreYou;
+use drover_control_api::{Empty, Failure, FailureKind, Method, fabric};
+use drover_http::{Request, Response, Service, control};
+
+use crate::context::Context;
+use crate::networks::record::NETWORK_DRIVER;
+use crate::{Coordinator, claims, examine, membership, status};
+
+/// Answers on the control socket.
+pub struct Control(pub Arc<Coordinator>);
+
+impl Service for Control {
+    async fn call(&self, request: Request) -> Response {
+        let coordinator = &self.0;
+        let body = &request.body;
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET", fabric::PATH) => crate::fabric::stream(&coordinator.context),
+            ("POST", path) => self.post(path, body).await,
+            (_, path) => Response::not_found(path),
+        }
+    }
+}
+
+impl Control {
+    async fn post(&self, path: &str, body: &[u8]) -> Response {
+        match path {
+            ClaimPool::PATH
+            | ReleasePool::PATH
+            | ReserveAddress::PATH
+            | ClaimBlock::PATH
+            | ReleaseBlock::PATH
+            | ClaimAddress::PATH
+            | ReleaseAddress::PATH => self.claims(path, body).await,
+            Init::PATH | Join::PATH | Leave::PATH | RemoveHost::PATH => {
+                self.membership(path, body).await
+            }
+            _ => self.questions(path, body).await,
+        }
+    }
+
+    /// What `drover-ipam` asks for.
+    async fn claims(&self, path: &str, body: &[u8]) -> Response {
+        let context = &*self.0.context;
+        match path {
+            ClaimPool::PATH => answer(body, |ask| claims::claim_pool(context, ask)).await,
+            ReleasePool::PATH => answer(body, |ask| claims::release_pool(context, ask)).await,
+            ReserveAddress::PATH => answer(body, |ask| claims::reserve_address(context, ask)).await,
+            ClaimBlock::PATH => answer(body, |ask| claims::claim_block(context, ask)).await,
+            ReleaseBlock::PATH => answer(body, |ask| claims::release_block(context, ask)).await,
+            ClaimAddress::PATH => answer(body, |ask| claims::claim_address(context, ask)).await,
+            ReleaseAddress::PATH => answer(body, |ask| claims::release_address(context, ask)).await,
+            other => Response::not_found(other),
+        }
+    }
+
+    /// What changes which cluster this host is in.
+    async fn membership(&self, path: &str, body: &[u8]) -> Response {
+        let context = &*self.0.context;
+        match path {
+            Init::PATH => answer(body, |ask| membership::init(context, ask)).await,
+            Join::PATH => answer(body, |ask| join(context, ask)).await,
+            Leave::PATH => answer(body, |_: Leave| membership::leave(context)).await,
+            RemoveHost::PATH => answer(body, |ask| membership::remove_host(context, ask)).await,
+            other => Response::not_found(other),
+        }
+    }
+
+    /// Questions, and reports of the plugins.
+    async fn questions(&self, path: &str, body: &[u8]) -> Response {
+        let coordinator = &*self.0;
+        let snapshot = || coordinator.context.cluster.borrow().clone();
+        match path {
+            ReportAttachments::PATH => {
+                answer(body, async |report: ReportAttachments| {
+                    coordinator.networks.report(report.networks);
+                    Ok(Empty {})
+                })
+                .await
+            }
+            EngineStarted::PATH => {
+                answer(body, async |_: EngineStarted| {
+                    tracing::info!("a new engine process has activated a plugin");
+                    coordinator
+                        .engine_started
+                        .send_modify(|count| *count = count.wrapping_add(1));
+                    coordinator.networks.look_again();
+                    Ok(Empty {})
+                })
+                .await
+            }
+            Status::PATH => {
+                answer(
+                    body,
+                    async |_: Status| Ok(status::status(coordinator).await),
+                )
+                .await
+            }
+            Examine::PATH => {
+                answer(body, async |_: Examine| {
+                    Ok(examine::examine(coordinator).await)
+                })
+                .await
+            }
+            Networks::PATH => {
+                answer(body, async |_: Networks| Ok(status::networks(&snapshot()))).await
+            }
+            Pools::PATH => answer(body, async |_: Pools| Ok(status::pools(&snapshot()))).await,
+            WhoAreYou::PATH => {
+                answer(body, async |_: WhoAreYou| Ok(status::identity(coordinator))).await
+            }
+            other => Response::not_found(other),
+        }
+    }
+}
+
+/// Reads the request, does it, and writes the answer.
+async fn answer<M: Method, F: Future<Output = Result<M::Answer, Failure>>>(
+    body: &[u8],
+    method: impl FnOnce(M) -> F,
+) -> Response {
+    match control::decode::<M>(body) {
+        Ok(request) => control::answer::<M>(method(request).await),
+        Err(failure) => control::answer::<M>(Err(failure)),
+    }
+}
+
+/// A host that has networks already cannot join: its cluster would know nothing of their addresses.
+async fn join(context: &Context, request: Join) -> Result<Joined, Failure> {
+    let networks = context.engine.networks().await.map_err(|error| {
+        let reason = error.sentence();
+        let message = format!("the engine must answer before this host can join: {reason}");
+        Failure::new(FailureKind::Unavailable, message)
+    })?;
+    let ours = networks
+        .into_iter()
+        .filter(|network| network.driver == NETWORK_DRIVER);
+    let names: Vec<String> = ours.map(|network| network.name).collect();
+    membership::join(context, request, &names).await
+}
