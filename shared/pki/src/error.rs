@@ -35,7 +35,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// `read` or `written`.
+        /// `read`, `written` or `deleted`.
         action: &'static str,
         /// Why.
         source: std::io::Error,

@@ -27,6 +27,19 @@ pub fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     Ok(Zeroizing::new(text))
 }
 
+/// Deletes a file for good; one that is not there is no fault.
+///
+/// # Errors
+/// When it cannot be deleted.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    let removed = match std::fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => File::open(directory(path)).and_then(|directory| directory.sync_all()),
+    };
+    removed.map_err(|source| failed(path, "deleted", source))
+}
+
 /// Makes a directory that only its owner can enter, and those above it.
 ///
 /// # Errors
@@ -40,10 +53,7 @@ pub fn make_directory(path: &Path) -> Result<(), Error> {
 }
 
 fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or_else(|| Path::new("."));
+    let parent = directory(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
     // A left-over of an earlier process with this id could have another mode.
@@ -61,6 +71,13 @@ fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&partial, path)?;
     File::open(parent)?.sync_all()
+}
+
+fn directory(path: &Path) -> &Path {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new("."))
 }
 
 fn failed(path: &Path, action: &'static str, source: std::io::Error) -> Error {
@@ -90,6 +107,9 @@ mod tests {
             1,
             "nothing is left behind"
         );
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(!path.exists());
         let error = write(&dir.path().join("none/secret"), b"x")
             .unwrap_err()
             .to_string();

@@ -1,0 +1,1 @@
+//! Membership end to end.
