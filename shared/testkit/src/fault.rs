@@ -31,6 +31,9 @@ pub enum Fault {
         /// What is wrong with it.
         problem: String,
     },
+    /// A rule of the protocol is broken.
+    #[error("{0}")]
+    Broken(String),
     /// A recording cannot be read.
     #[error("recording `{}` is unusable: {problem}", path.display())]
     Recording {
@@ -58,6 +61,15 @@ impl Fault {
         match self {
             Self::Refused { sentence, .. } => Some(sentence),
             _ => None,
+        }
+    }
+
+    /// Fails with a sentence where something does not hold.
+    pub(crate) fn unless(holds: bool, sentence: impl Into<String>) -> Result<(), Self> {
+        if holds {
+            Ok(())
+        } else {
+            Err(Self::Broken(sentence.into()))
         }
     }
 

@@ -3,11 +3,13 @@
 //! - [`FakeEngine`] speaks to plugin sockets as a Docker Engine of a given version was recorded to: the
 //!   same headers, the same order of calls, the same retry that forgets the body.
 //! - [`Recording`]s are what was recorded; [`replay`] plays a recorded user action against plugins.
+//! - [`contract`] is what every pair of a network and an IPAM plugin must do, trap by trap.
 //! - [`capability`] tells what the machine can be tested with.
 //!
 //! Blocking throughout: a test calls it from a thread of its own, and parallel calls are threads.
 
 pub mod capability;
+pub mod contract;
 mod engine;
 mod fault;
 mod recording;

@@ -1,8 +1,11 @@
 //! What was recorded of four engines: single exchanges, and the order of calls of user actions.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::Fault;
@@ -55,8 +58,8 @@ impl Step {
     }
 }
 
-impl std::fmt::Display for Step {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.argument {
             Some(argument) => write!(formatter, "{}({argument})", self.method),
             None => formatter.write_str(&self.method),
@@ -139,26 +142,46 @@ fn exchange(path: &Path, name: String) -> Result<Recording, Fault> {
 /// When the file cannot be read.
 pub fn sequences(version: &str) -> Result<Vec<Sequence>, Fault> {
     let path = directory().join(format!("{version}-sequences.json"));
-    let recording = read(&path)?;
-    let problem = || Fault::Recording {
+    let problem = |problem: String| Fault::Recording {
         path: path.clone(),
-        problem: "no sequences".to_owned(),
+        problem,
     };
-    let sequences = recording
-        .get("sequences")
-        .and_then(Value::as_object)
-        .ok_or_else(problem)?;
-    let steps = |calls: &Value| {
-        let calls = calls.as_array().map(Vec::as_slice).unwrap_or_default();
-        calls
-            .iter()
-            .filter_map(Value::as_str)
-            .map(Step::parse)
-            .collect()
+    let text = fs::read_to_string(&path).map_err(|error| problem(error.to_string()))?;
+    let file: SequenceFile =
+        serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?;
+    let sequence = |(action, calls): (String, Vec<String>)| Sequence {
+        action,
+        steps: calls.iter().map(|call| Step::parse(call)).collect(),
     };
-    let sequence = |(action, calls): (&String, &Value)| Sequence {
-        action: action.clone(),
-        steps: steps(calls),
-    };
-    Ok(sequences.iter().map(sequence).collect())
+    Ok(file.sequences.0.into_iter().map(sequence).collect())
+}
+
+#[derive(Deserialize)]
+struct SequenceFile {
+    sequences: InOrder,
+}
+
+/// The fields of an object in the order they are written in: later actions presume earlier ones.
+struct InOrder(Vec<(String, Vec<String>)>);
+
+impl<'de> Deserialize<'de> for InOrder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = InOrder;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("actions with their calls")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(InOrder(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
 }

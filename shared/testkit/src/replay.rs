@@ -87,7 +87,7 @@ impl<'a> Player<'a> {
     pub fn clean_up(mut self) -> Result<(), Fault> {
         self.settle()?;
         for attachment in self.attachments.values().filter(|it| !it.deleted) {
-            self.engine.detach(&attachment.endpoint)?;
+            detach(self.engine, attachment)?;
         }
         self.networks
             .iter()
@@ -340,38 +340,45 @@ impl<'a> Player<'a> {
     fn release_pool(&mut self) -> Result<(), Fault> {
         let removed = match self.pool.take() {
             Some(pool) => pool,
-            None => self
-                .removable()?
-                .pools
-                .first()
-                .cloned()
-                .ok_or_else(no_network)?,
+            None => {
+                let index = self.removable()?;
+                self.network(index)?
+                    .pools
+                    .first()
+                    .cloned()
+                    .ok_or_else(no_network)?
+            }
         };
         self.engine
             .ipam("ReleasePool", Some(&json!({ "PoolID": removed.id })))
             .map(drop)
     }
 
-    /// The network that an action removes: the first without endpoints.
-    fn removable(&self) -> Result<&Network, Fault> {
-        self.networks
-            .get(self.removable_index()?)
-            .ok_or_else(no_network)
-    }
-
-    fn removable_index(&self) -> Result<usize, Fault> {
+    /// The network that an action removes: the first without endpoints, or else the first, whose
+    /// containers were then removed off the record.
+    fn removable(&mut self) -> Result<usize, Fault> {
         let used = |index: usize| {
             self.attachments
                 .values()
                 .any(|it| it.network == index && !it.deleted)
         };
-        (0..self.networks.len())
-            .find(|index| !used(*index))
-            .ok_or_else(no_network)
+        if let Some(index) = (0..self.networks.len()).find(|index| !used(*index)) {
+            return Ok(index);
+        }
+        for attachment in self.attachments.values().filter(|it| it.network == 0) {
+            detach(self.engine, attachment)?;
+        }
+        self.attachments
+            .retain(|_, attachment| attachment.network != 0);
+        if self.networks.is_empty() {
+            Err(no_network())
+        } else {
+            Ok(0)
+        }
     }
 
     fn delete_network(&mut self) -> Result<(), Fault> {
-        let index = self.removable_index()?;
+        let index = self.removable()?;
         let network = self.networks.remove(index);
         for attachment in self
             .attachments
@@ -421,6 +428,18 @@ impl<'a> Player<'a> {
             None => self.make_network(&NetworkSpec::default().internal()),
         }
     }
+}
+
+/// A container's end that was not recorded.
+fn detach(engine: &FakeEngine, attachment: &Attachment) -> Result<(), Fault> {
+    let endpoint = &attachment.endpoint;
+    engine.revoke(endpoint)?;
+    engine.leave(endpoint)?;
+    engine.delete_endpoint(endpoint)?;
+    if attachment.released {
+        return Ok(());
+    }
+    engine.release_addresses(&endpoint.allocation)
 }
 
 fn no_network() -> Fault {
