@@ -217,3 +217,16 @@ pub struct Reconciled {
     /// The steps that were taken, as a person reads them.
     pub steps: Vec<String>,
 }
+
+/// To `drover-net`: remove everything of ours from the kernel, and forget every network and endpoint.
+/// For `drover reset`; the process does nothing more until it is started again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TearDown {}
+method!(TearDown, "/Drover.TearDown", TornDown);
+
+/// What a tear-down did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TornDown {
+    /// What was removed, as a person reads it.
+    pub removed: Vec<String>,
+}

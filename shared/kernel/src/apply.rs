@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use drover_overlay::{Link, Place, Plan, Step, Target, name};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -30,19 +31,23 @@ impl Kernel {
         for phase in plan.steps.chunk_by(|one, next| one.phase() == next.phase()) {
             self.apply_rules(phase, &mut failed).await;
             let others = phase.iter().filter(|step| script(step).is_none());
-            let under_way = others.map(|step| async move {
-                let source = self.take(step).await.err()?;
-                Some(Failed {
-                    step: Box::new(step.clone()),
-                    source,
-                })
-            });
+            // Boxed, since the compiler cannot tell that a stream of borrowing futures is `Send`.
+            let under_way: Vec<BoxFuture<'_, Option<Failed>>> =
+                others.map(|step| self.attempt(step).boxed()).collect();
             let mut results = futures_util::stream::iter(under_way).buffer_unordered(UNDER_WAY);
             while let Some(result) = results.next().await {
                 failed.extend(result);
             }
         }
         failed
+    }
+
+    async fn attempt(&self, step: &Step) -> Option<Failed> {
+        let source = self.take(step).await.err()?;
+        Some(Failed {
+            step: Box::new(step.clone()),
+            source,
+        })
     }
 
     async fn apply_rules(&self, phase: &[Step], failed: &mut Vec<Failed>) {
