@@ -90,10 +90,7 @@ pub async fn claim_address(context: &Context, request: ClaimAddress) -> Result<E
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn release_address(
-    context: &Context,
-    request: ReleaseAddress,
-) -> Result<Empty, Failure> {
+pub async fn release_address(context: &Context, request: ReleaseAddress) -> Result<Empty, Failure> {
     bounded(Registrar::of(context).release_address(request.pool, request.address)).await
 }
 
@@ -107,10 +104,12 @@ pub async fn serve(context: Arc<Context>, shutdown: watch::Receiver<bool>) {
 }
 
 async fn bounded<T>(method: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout(LIMIT, method).await.unwrap_or_else(|_| {
-        let message = format!("the store did not answer within {LIMIT:?}; try again");
-        Err(Failure::new(FailureKind::Unavailable, message))
-    })
+    tokio::time::timeout(LIMIT, method)
+        .await
+        .unwrap_or_else(|_| {
+            let message = format!("the store did not answer within {LIMIT:?}; try again");
+            Err(Failure::new(FailureKind::Unavailable, message))
+        })
 }
 
 #[cfg(test)]

@@ -402,6 +402,24 @@ impl HostPool {
         self.blocks.remove(&block);
     }
 
+    /// Whether an address lies in a block of this host.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.own_block(address).is_some()
+    }
+
+    /// Whether this host has a block of the pool.
+    #[must_use]
+    pub fn has_blocks(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
+    /// Whether a container never gets the address.
+    #[must_use]
+    pub fn is_reserved(&self, address: IpAddr) -> bool {
+        self.reserved.contains(&address)
+    }
+
     /// Keeps an address for another host; `false` when it is not this host's to keep, or in use here.
     pub fn set_aside(&mut self, address: IpAddr) -> bool {
         let reserved =

@@ -23,15 +23,21 @@ impl Registrar {
         for _ in 0..ATTEMPTS {
             let (record, revision) = self.pool(pool).await?;
             let read = self.blocks(pool).await?;
-            let blocks = read.iter().map(|(block, (record, _))| (*block, record.clone())).collect();
+            let blocks = read
+                .iter()
+                .map(|(block, (record, _))| (*block, record.clone()))
+                .collect();
             let claimed = block::claim(&record, &blocks, &self.member, now())?;
             let key = block_key(pool, claimed.block);
             // The pool unchanged: an address of the block that is reserved now would not be known.
             let transaction = Transaction::new().if_unchanged(pool_key(pool), revision);
-            let transaction = unchanged(transaction, &key, read.get(&claimed.block))
-                .put_record(key, &claimed)?;
+            let transaction =
+                unchanged(transaction, &key, read.get(&claimed.block)).put_record(key, &claimed)?;
             if self.store.commit(transaction).await?.is_committed() {
-                return Ok(ClaimedBlock { pool: record, block: claimed });
+                return Ok(ClaimedBlock {
+                    pool: record,
+                    block: claimed,
+                });
             }
         }
         Err(ClaimFailure::Contended(pool_key(pool)))
@@ -52,7 +58,9 @@ impl Registrar {
     async fn try_release_block(&self, pool: Pool, block: Block) -> Result<Empty> {
         for _ in 0..ATTEMPTS {
             let read = self.block(pool, block).await?;
-            let Some((record, revision)) = read else { return Ok(Empty {}) };
+            let Some((record, revision)) = read else {
+                return Ok(Empty {});
+            };
             let change = block::release(&record, &self.member);
             if self.change(&record, revision, change).await? {
                 return Ok(Empty {});

@@ -36,8 +36,12 @@ pub(super) async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<b
                 continue;
             }
         };
-        let subnets = networks.iter().flat_map(|network| network.ipam.config.iter());
-        let in_use = subnets.filter_map(|config| config.subnet.parse().ok()).collect();
+        let subnets = networks
+            .iter()
+            .flat_map(|network| network.ipam.config.iter());
+        let in_use = subnets
+            .filter_map(|config| config.subnet.parse().ok())
+            .collect();
         match Registrar::of(&context).collect(&in_use).await {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => info!(?removed, "removed pools that no network has"),
@@ -71,7 +75,14 @@ impl Registrar {
     }
 
     async fn has_copies(&self, record: &PoolRecord) -> Result<bool> {
-        let Some(id) = &record.network else { return Ok(false) };
-        Ok(!self.store.list(&format!("copies/{id}/")).await?.entries.is_empty())
+        let Some(id) = &record.network else {
+            return Ok(false);
+        };
+        Ok(!self
+            .store
+            .list(&format!("copies/{id}/"))
+            .await?
+            .entries
+            .is_empty())
     }
 }

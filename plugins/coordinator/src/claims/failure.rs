@@ -25,7 +25,9 @@ pub(super) enum ClaimFailure {
         "subnet `{pool}` is in use by network `{network}`; choose another --subnet, or leave it out to get a free one"
     )]
     InUse { pool: Pool, network: String },
-    #[error("subnet `{0}` is being used for another network at this moment; choose another --subnet")]
+    #[error(
+        "subnet `{0}` is being used for another network at this moment; choose another --subnet"
+    )]
     BeingCreated(Pool),
     #[error("--ip-range needs a --subnet that it is a part of; add one")]
     RangeAlone,

@@ -67,17 +67,22 @@ impl Granter {
         let mut done = true;
         let mut kept = BTreeSet::new();
         for (_, record) in self.seen.values() {
-            kept.extend(claimed(record).into_iter().map(|address| (record.pool, address)));
+            kept.extend(
+                claimed(record)
+                    .into_iter()
+                    .map(|address| (record.pool, address)),
+            );
             for (address, asker) in claim::requested(record) {
                 let answered = answer(context, &registrar, record, address).await;
                 debug!(%address, %asker, answered, "another host claims an address of a block of this host");
                 done &= answered;
             }
         }
-        for (pool, address) in self.kept.difference(&kept) {
-            if !take_back(context, *pool, *address).await {
+        let gone: Vec<_> = self.kept.difference(&kept).copied().collect();
+        for (pool, address) in gone {
+            if !take_back(context, pool, address).await {
                 done = false;
-                kept.insert((*pool, *address));
+                kept.insert((pool, address));
             }
         }
         self.kept = kept;
@@ -89,7 +94,10 @@ impl Granter {
         let member = Registrar::of(context).member;
         let mut seen = BTreeMap::new();
         for (key, entry) in snapshot.under("blocks/") {
-            let known = self.seen.remove(key).filter(|(revision, _)| *revision == entry.revision);
+            let known = self
+                .seen
+                .remove(key)
+                .filter(|(revision, _)| *revision == entry.revision);
             let record = known.or_else(|| Some((entry.revision, entry.decode().ok()?)));
             if let Some((revision, record)) = record
                 && member.owns(&record)
@@ -107,7 +115,10 @@ async fn answer(
     record: &BlockRecord,
     address: IpAddr,
 ) -> bool {
-    let request = SetAside { pool: record.pool, address };
+    let request = SetAside {
+        pool: record.pool,
+        address,
+    };
     let granted = match call(&context.ipam, &request, LIMIT).await {
         Ok(answer) => answer.granted,
         Err(error) => {
@@ -115,7 +126,10 @@ async fn answer(
             return false;
         }
     };
-    match registrar.settle(record.pool, record.block, address, granted).await {
+    match registrar
+        .settle(record.pool, record.block, address, granted)
+        .await
+    {
         Ok(()) => {
             info!(%address, granted, "answered a claim of another host");
             true

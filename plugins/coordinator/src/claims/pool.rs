@@ -38,7 +38,10 @@ impl Registrar {
     ///
     /// # Errors
     /// When there is no such pool to have.
-    pub async fn claim_pool(&self, request: &ClaimPool) -> std::result::Result<PoolRecord, Failure> {
+    pub async fn claim_pool(
+        &self,
+        request: &ClaimPool,
+    ) -> std::result::Result<PoolRecord, Failure> {
         Ok(self.try_claim_pool(request).await?)
     }
 
@@ -53,7 +56,9 @@ impl Registrar {
             let last_claim = self.store.get(POOL_CLAIMS).await?;
             let last_claim = last_claim.map(|entry| ((), entry.revision));
             let pools: Vec<PoolRecord> = self.list("pools/").await?;
-            let there = request.pool.filter(|pool| pools.iter().any(|other| other.pool == *pool));
+            let there = request
+                .pool
+                .filter(|pool| pools.iter().any(|other| other.pool == *pool));
             if let Some(pool) = there {
                 match self.join_pool(pool, sub_pool).await? {
                     Joined::Granted(record) => return Ok(record),
@@ -61,7 +66,10 @@ impl Registrar {
                 }
             }
             let hosts: Vec<HostRecord> = self.list("hosts/").await?;
-            let taken = Taken { pools: &pools, hosts: &hosts };
+            let taken = Taken {
+                pools: &pools,
+                hosts: &hosts,
+            };
             let pool = match request.pool {
                 Some(pool) => {
                     pool::check_explicit(pool, taken)?;
@@ -97,7 +105,12 @@ impl Registrar {
         if family == Family::V6 && ranges.is_empty() {
             ranges.extend(pool::ipv6_range(&self.cluster));
         }
-        Ok(pool::choose(family, &AutomaticPools { ranges, prefix }, taken, refused)?)
+        Ok(pool::choose(
+            family,
+            &AutomaticPools { ranges, prefix },
+            taken,
+            refused,
+        )?)
     }
 
     fn new_record(&self, pool: Pool, sub_pool: Option<IpNet>, automatic: bool) -> PoolRecord {
@@ -140,7 +153,10 @@ impl Registrar {
             // The engine asks right after it has removed the network, before anybody has heard of that.
             let patience = if removing { REMOVAL } else { FORGETTING };
             if began.elapsed() > patience {
-                return Err(ClaimFailure::InUse { pool, network: network.name });
+                return Err(ClaimFailure::InUse {
+                    pool,
+                    network: network.name,
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -155,7 +171,6 @@ impl Registrar {
     ) -> Result<Joined> {
         let own = record.claimed_by == self.member.host;
         let recent = record.claimed_at.saturating_add(CREATION) > now();
-        let key = pool_key(record.pool);
         if own && recent {
             return Err(ClaimFailure::BeingCreated(record.pool));
         }
@@ -164,8 +179,7 @@ impl Registrar {
             return Ok(Joined::Granted(record));
         }
         // A creation that failed here without a word: the engine died, or its release was lost.
-        let transaction = Transaction::new().if_unchanged(&key, revision).delete(key);
-        self.store.commit(transaction).await?.is_committed();
+        self.remove_pool(&record, revision).await?;
         Ok(Joined::Gone)
     }
 
@@ -180,7 +194,9 @@ impl Registrar {
     async fn try_release_pool(&self, pool: Pool) -> Result<Empty> {
         for _ in 0..ATTEMPTS {
             let read = self.store.get_record::<PoolRecord>(&pool_key(pool)).await?;
-            let Some((record, revision)) = read else { return Ok(Empty {}) };
+            let Some((record, revision)) = read else {
+                return Ok(Empty {});
+            };
             let own = record.claimed_by == self.member.host;
             if !own || self.network_of(&record).await?.is_some() {
                 return Ok(Empty {});
@@ -197,7 +213,10 @@ impl Registrar {
     pub(super) async fn remove_pool(&self, record: &PoolRecord, revision: u64) -> Result<bool> {
         let blocks = self.blocks(record.pool).await?;
         let elsewhere = |(block, _): &(drover_control_api::record::BlockRecord, u64)| {
-            block.owner.as_ref().is_some_and(|owner| *owner != self.member.host)
+            block
+                .owner
+                .as_ref()
+                .is_some_and(|owner| *owner != self.member.host)
         };
         if blocks.values().any(elsewhere) {
             return Ok(true);
@@ -246,8 +265,11 @@ impl Registrar {
             let address = request.address.unwrap_or_else(|| shape.default_gateway());
             let block = shape.block_of(address).map_err(claim::ClaimError::from)?;
             let read = self.block(request.pool, block).await?;
-            let reserved = claim::reserve(&record, read.as_ref().map(|(record, _)| record), address)?;
-            let Some(changed) = reserved else { return Ok(ReservedAddress { address }) };
+            let reserved =
+                claim::reserve(&record, read.as_ref().map(|(record, _)| record), address)?;
+            let Some(changed) = reserved else {
+                return Ok(ReservedAddress { address });
+            };
             let transaction = Transaction::new().if_unchanged(&key, revision);
             let transaction =
                 unchanged(transaction, &block_key(request.pool, block), read.as_ref())

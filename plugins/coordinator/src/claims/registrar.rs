@@ -79,7 +79,10 @@ impl Registrar {
     /// The network that has a pool.
     pub(super) async fn network_of(&self, record: &PoolRecord) -> Result<Option<NetworkRecord>> {
         let has = |network: &NetworkRecord| {
-            network.subnets.iter().any(|subnet| subnet.pool == record.pool)
+            network
+                .subnets
+                .iter()
+                .any(|subnet| subnet.pool == record.pool)
         };
         if let Some(id) = &record.network {
             let network = self.store.get_record(&format!("networks/{id}")).await?;

@@ -35,8 +35,9 @@ impl Registrar {
     async fn try_claim_address(&self, pool: Pool, address: IpAddr) -> Result<Empty> {
         for _ in 0..ATTEMPTS {
             let (record, revision) = self.pool(pool).await?;
-            let block =
-                PoolShape::from(&record).block_of(address).map_err(ClaimError::from)?;
+            let block = PoolShape::from(&record)
+                .block_of(address)
+                .map_err(ClaimError::from)?;
             let read = self.block(pool, block).await?;
             let asker = Asker {
                 member: &self.member,
@@ -56,16 +57,27 @@ impl Registrar {
             let transaction =
                 unchanged(transaction, &key, read.as_ref()).put_record(key, &change)?;
             if self.store.commit(transaction).await?.is_committed() {
-                return if wait { self.wait(pool, block, address).await } else { Ok(Empty {}) };
+                return if wait {
+                    self.wait(pool, block, address).await
+                } else {
+                    Ok(Empty {})
+                };
             }
         }
         Err(ClaimFailure::Contended(address.to_string()))
     }
 
     async fn owner_is_alive(&self, read: &Read<BlockRecord>) -> Result<bool> {
-        let Some((record, _)) = read else { return Ok(false) };
-        let Some(owner) = &record.owner else { return Ok(false) };
-        let alive = self.store.get_record::<AliveRecord>(&format!("alive/{owner}")).await?;
+        let Some((record, _)) = read else {
+            return Ok(false);
+        };
+        let Some(owner) = &record.owner else {
+            return Ok(false);
+        };
+        let alive = self
+            .store
+            .get_record::<AliveRecord>(&format!("alive/{owner}"))
+            .await?;
         Ok(alive.is_some_and(|(alive, _)| Some(alive.member) == record.owner_member))
     }
 
@@ -79,7 +91,10 @@ impl Registrar {
             };
             let owner = record.owner.clone();
             let owner = owner.as_ref().map_or("of nobody", |owner| owner.as_str());
-            let claim = record.claims.get(&address).filter(|claim| claim.host == self.member.host);
+            let claim = record
+                .claims
+                .get(&address)
+                .filter(|claim| claim.host == self.member.host);
             let failure = match claim.map(|claim| claim.state) {
                 Some(ClaimState::Granted) => return Ok(Empty {}),
                 Some(ClaimState::Requested) if began.elapsed() < PATIENCE => {
@@ -91,7 +106,10 @@ impl Registrar {
                 )),
                 Some(ClaimState::Refused) => ClaimFailure::from(ClaimError::Held {
                     address,
-                    holder: record.owner.clone().unwrap_or_else(|| self.member.host.clone()),
+                    holder: record
+                        .owner
+                        .clone()
+                        .unwrap_or_else(|| self.member.host.clone()),
                 }),
                 None => ClaimFailure::OwnerSilent(format!(
                     "the claim of address `{address}` was dropped, since its block `{block}` changed hands; try again"
@@ -123,10 +141,13 @@ impl Registrar {
                 Err(ClaimFailure::UnknownPool(_)) => return Ok(Empty {}),
                 other => other?,
             };
-            let block =
-                PoolShape::from(&record).block_of(address).map_err(ClaimError::from)?;
+            let block = PoolShape::from(&record)
+                .block_of(address)
+                .map_err(ClaimError::from)?;
             let read = self.block(pool, block).await?;
-            let Some((record, revision)) = read else { return Ok(Empty {}) };
+            let Some((record, revision)) = read else {
+                return Ok(Empty {});
+            };
             let change = claim::release(&record, address, &self.member.host);
             if self.change(&record, revision, change).await? {
                 return Ok(Empty {});
@@ -144,7 +165,9 @@ impl Registrar {
         granted: bool,
     ) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let Some((record, revision)) = self.block(pool, block).await? else { return Ok(()) };
+            let Some((record, revision)) = self.block(pool, block).await? else {
+                return Ok(());
+            };
             let change = claim::settle(&record, address, &self.member, granted);
             if self.change(&record, revision, change).await? {
                 return Ok(());
