@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Names of capabilities, separated by commas, whose absence is a failure and not a reason to skip.
-const REQUIRED: &str = "DROVER_TEST_REQUIRE";
+/// Names of capabilities, separated by commas or spaces, or `all`, whose absence is a failure and not a reason to skip.
+const REQUIRED: &str = "DROVER_REQUIRE";
 
 /// Something that a test needs of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +41,7 @@ impl Capability {
         Self::Qemu,
     ];
 
-    /// Its name in `DROVER_TEST_REQUIRE`.
+    /// Its name in `DROVER_REQUIRE`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -110,12 +110,12 @@ pub fn judge(needs: &[Capability]) -> Verdict {
 }
 
 fn verdict(missing: Vec<Capability>, required: &str) -> Verdict {
-    let required: Vec<_> = required.split(',').map(str::trim).collect();
+    let required: Vec<_> = required.split([',', ' ']).collect();
     if missing.is_empty() {
         Verdict::Run
     } else if missing
         .iter()
-        .any(|need| required.contains(&need.name()) || required == ["all"])
+        .any(|need| required.contains(&need.name()) || required.contains(&"all"))
     {
         Verdict::Fail(missing)
     } else {

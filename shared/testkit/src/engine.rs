@@ -3,6 +3,7 @@
 mod object;
 mod version;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,7 @@ pub struct FakeEngine {
     pub network: PluginSocket,
     /// The IPAM plugin's socket.
     pub ipam: PluginSocket,
+    options: BTreeMap<String, String>,
     gateway_check: AtomicBool,
     sends_mac: AtomicBool,
 }
@@ -37,6 +39,7 @@ impl FakeEngine {
             version,
             network: PluginSocket::new(network, version.host),
             ipam: PluginSocket::new(ipam, version.host),
+            options: BTreeMap::new(),
             gateway_check: AtomicBool::new(false),
             sends_mac: AtomicBool::new(false),
         }
@@ -51,6 +54,13 @@ impl FakeEngine {
             ipam,
             ..self
         }
+    }
+
+    /// Gives every network this `-o` option, unless its own say otherwise.
+    #[must_use]
+    pub fn with_option(mut self, name: &str, value: &str) -> Self {
+        self.options.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     /// The engine's first use of the network plugin.
@@ -258,7 +268,7 @@ impl FakeEngine {
     /// When the driver refuses.
     pub fn check_gateways(&self, spec: &NetworkSpec) -> Result<(), Fault> {
         if self.gateway_check.load(Ordering::SeqCst) {
-            let body = json!({ "Options": spec.wire_options(self.version) });
+            let body = json!({ "Options": self.wire_options(spec) });
             self.network("GwAllocCheck", Some(&body))?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::{EngineVersion, FakeEngine, prefix, random, random_id};
+use super::{FakeEngine, prefix, random, random_id};
 use crate::Fault;
 
 const MAC_OPTION: &str = "com.docker.network.endpoint.macaddress";
@@ -81,21 +81,6 @@ impl NetworkSpec {
             internal: true,
             ..self
         }
-    }
-
-    pub(super) fn wire_options(&self, version: EngineVersion) -> Value {
-        let ipv6 = self.pools.iter().any(|pool| pool.v6);
-        let mut options = Map::new();
-        if version.checks_gateways {
-            let ipv4 = self.pools.iter().any(|pool| !pool.v6);
-            options.insert("com.docker.network.enable_ipv4".to_owned(), json!(ipv4));
-        }
-        options.insert("com.docker.network.enable_ipv6".to_owned(), json!(ipv6));
-        options.insert("com.docker.network.generic".to_owned(), json!(self.options));
-        if self.internal {
-            options.insert("com.docker.network.internal".to_owned(), json!(true));
-        }
-        options.into()
     }
 }
 
@@ -180,6 +165,29 @@ pub struct Joined {
 }
 
 impl FakeEngine {
+    /// The options of `CreateNetwork` and `GwAllocCheck`.
+    pub(super) fn wire_options(&self, spec: &NetworkSpec) -> Value {
+        let mut generic = self.options.clone();
+        generic.extend(spec.options.clone());
+        let has = |v6: bool| spec.pools.iter().any(|pool| pool.v6 == v6);
+        let mut options = json!({
+            "com.docker.network.enable_ipv6": has(true),
+            "com.docker.network.generic": generic,
+        });
+        if let Some(options) = options.as_object_mut() {
+            if self.version.checks_gateways {
+                options.insert(
+                    "com.docker.network.enable_ipv4".to_owned(),
+                    has(false).into(),
+                );
+            }
+            if spec.internal {
+                options.insert("com.docker.network.internal".to_owned(), true.into());
+            }
+        }
+        options
+    }
+
     /// `RequestPool`.
     ///
     /// # Errors
@@ -358,7 +366,7 @@ impl FakeEngine {
         };
         let body = json!({
             "NetworkID": network.id,
-            "Options": spec.wire_options(self.version),
+            "Options": self.wire_options(spec),
             "IPv4Data": data(false),
             "IPv6Data": data(true),
         });
