@@ -1,52 +1,100 @@
-//! The command line: what can be said, and what runs then.
+//! The command line: what can be said.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use drover_daemon::{Exit, Overrides, Settings};
+use drover_daemon::Overrides;
+use drover_model::HostName;
 
-use crate::{output, up};
+use crate::help;
 
-/// Networks for Docker containers across hosts.
+/// Networks for Docker containers across hosts
 #[derive(Debug, Parser)]
-#[command(name = "drover", version, max_term_width = 100)]
-struct Arguments {
+#[command(name = "drover", version, max_term_width = 100, after_help = help::DROVER)]
+pub(crate) struct Arguments {
     #[command(flatten)]
     places: Places,
     #[command(subcommand)]
-    command: Command,
+    pub(crate) command: Command,
 }
 
-/// Where things are; every command looks for them in the same way.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where things are")]
 struct Places {
     /// Durable state [default: /var/lib/drover]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 100)]
     state_dir: Option<String>,
     /// Sockets and pid files [default: /run/drover]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 101)]
     run_dir: Option<String>,
     /// Docker's plugin sockets [default: /run/docker/plugins]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 102)]
     plugin_dir: Option<String>,
     /// The engine [default: unix:///var/run/docker.sock]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", display_order = 103)]
     docker_host: Option<String>,
     /// The configuration file [default: /etc/drover/drover.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 104)]
     config: Option<PathBuf>,
 }
 
+/// A command.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
+    /// Run Drover on this host
+    #[command(after_help = help::UP)]
     Up(UpArguments),
+    /// Make this host a cluster, or invite another host to it
+    #[command(after_help = help::INIT)]
+    Init(InitArguments),
+    /// Join this host to a cluster
+    #[command(after_help = help::JOIN)]
+    Join(JoinArguments),
+    /// Take this host out of its cluster
+    #[command(after_help = help::LEAVE)]
+    Leave(Form),
+    /// Manage other hosts of the cluster
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Show this host, its processes and its cluster
+    #[command(after_help = help::STATUS)]
+    Status(Form),
+    /// Show how each other host is reached
+    Peers(Form),
+    /// Show subnets, who has which part of them, and how full they are
+    Ipam(Form),
+    /// Show the networks and where they are
+    Networks(Form),
+    /// Find faults, their causes and remedies
+    #[command(after_help = help::DOCTOR)]
+    Doctor(Form),
+    /// Remove everything of Drover from this host
+    #[command(after_help = help::RESET)]
+    Reset(ResetArguments),
+    /// List the exit codes
+    #[command(hide = true, name = "exit-codes", override_help = help::EXIT_CODES)]
+    ExitCodes,
 }
 
-/// Run Drover on this host
+/// Managing other hosts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// Remove a host that will not come back: fence it, and release what it held
+    #[command(after_help = help::HOST_RM)]
+    Rm(HostRmArguments),
+}
+
+/// How the answer is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Form {
+    /// Write the answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Args)]
-struct UpArguments {
+pub(crate) struct UpArguments {
     /// This host's name in the cluster [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     host_name: Option<String>,
@@ -55,54 +103,126 @@ struct UpArguments {
     advertise_addr: Option<String>,
 }
 
-/// Reads the command line and does what it says.
-pub(crate) fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let shown = error.print().is_ok();
-            return if shown && !error.use_stderr() {
-                Exit::Success
-            } else {
-                Exit::Usage
-            }
-            .into();
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// Where other hosts reach this one [default: the address of the default route]
+    #[arg(long, value_name = "IP")]
+    pub(crate) advertise_addr: Option<IpAddr>,
+    /// Use this etcd instead of starting one
+    #[arg(long, value_name = "URL,...", value_delimiter = ',')]
+    pub(crate) etcd_endpoints: Vec<String>,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArguments {
+    /// The token that `drover init` printed
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "DROVER_JOIN_TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) token: String,
+    /// The address that `drover init` printed
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) address: String,
+    /// Where other hosts reach this one [default: the address it reaches the cluster from]
+    #[arg(long, value_name = "IP")]
+    pub(crate) advertise_addr: Option<IpAddr>,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HostRmArguments {
+    /// The host's name in the cluster
+    #[arg(value_name = "NAME")]
+    pub(crate) name: HostName,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResetArguments {
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+impl Arguments {
+    /// The settings that were given as options.
+    pub(crate) fn overrides(&self) -> Overrides {
+        let places = &self.places;
+        let mut options = vec![
+            ("state_dir", &places.state_dir),
+            ("run_dir", &places.run_dir),
+            ("plugin_dir", &places.plugin_dir),
+            ("docker_host", &places.docker_host),
+        ];
+        if let Command::Up(up) = &self.command {
+            options.push(("host_name", &up.host_name));
+            options.push(("advertise_addr", &up.advertise_addr));
         }
-    };
-    let mut overrides = overrides(arguments.places);
-    match arguments.command {
-        Command::Up(up) => {
-            say(&mut overrides, "host_name", up.host_name);
-            say(&mut overrides, "advertise_addr", up.advertise_addr);
-            with_settings(&overrides, up::run)
+        let given = |(name, text): (&'static str, &Option<String>)| Some((name, text.clone()?));
+        Overrides {
+            config: places.config.clone(),
+            values: options.into_iter().filter_map(given).collect(),
         }
     }
 }
 
-fn with_settings(overrides: &Overrides, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
-    match Settings::load(overrides) {
-        Ok(settings) => command(settings),
-        Err(error) => {
-            output::problem(&error.to_string());
-            Exit::Configuration.into()
-        }
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::view::golden::assert_golden;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
     }
-}
 
-fn overrides(places: Places) -> Overrides {
-    let mut overrides = Overrides {
-        config: places.config,
-        ..Overrides::default()
-    };
-    say(&mut overrides, "state_dir", places.state_dir);
-    say(&mut overrides, "run_dir", places.run_dir);
-    say(&mut overrides, "plugin_dir", places.plugin_dir);
-    say(&mut overrides, "docker_host", places.docker_host);
-    overrides
-}
+    #[test]
+    fn help_is_as_approved() {
+        let help = |words: &[&str]| {
+            let words = std::iter::once("drover").chain(words.iter().copied());
+            let words = words.chain(["--help"]);
+            Arguments::try_parse_from(words)
+                .unwrap_err()
+                .to_string()
+                .trim_end()
+                .to_owned()
+        };
+        assert_golden("help", &help(&[]));
+        for command in [
+            "up", "init", "join", "leave", "status", "peers", "ipam", "networks", "doctor", "reset",
+        ] {
+            assert_golden(&format!("help-{command}"), &help(&[command]));
+        }
+        assert_golden("help-host-rm", &help(&["host", "rm"]));
+        assert_golden("help-exit-codes", &help(&["exit-codes"]));
+    }
 
-fn say(overrides: &mut Overrides, name: &'static str, text: Option<String>) {
-    if let Some(text) = text {
-        overrides.values.insert(name, text);
+    #[test]
+    fn options_become_settings() {
+        let arguments = Arguments::try_parse_from([
+            "drover",
+            "up",
+            "--run-dir",
+            "/r",
+            "--host-name",
+            "h1",
+            "--config",
+            "/c",
+        ]);
+        let overrides = arguments.unwrap().overrides();
+        assert_eq!(overrides.config, Some("/c".into()));
+        assert_eq!(overrides.values.len(), 2);
+        assert_eq!(overrides.values["host_name"], "h1");
     }
 }

@@ -1,12 +1,20 @@
 //! The `drover` command: runs Drover on a host, makes clusters, shows what is there, finds faults.
 
 mod arguments;
+mod ask;
+mod cluster;
+mod command;
+mod doctor;
+mod help;
 mod output;
 mod process;
+mod reset;
+mod table;
 mod up;
+mod view;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    arguments::run()
+    command::run()
 }

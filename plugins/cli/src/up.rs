@@ -31,7 +31,7 @@ use crate::process::Process;
 
 pub(crate) use folder::STATE_MARK;
 pub(crate) use lock::{LOCK_FILE, holder};
-pub(crate) use orphan::end_all as end_processes;
+pub(crate) use orphan::{end_all as end_processes, wait_for_end};
 
 /// Runs until it is asked to stop.
 pub(crate) fn run(settings: Settings) -> ExitCode {

@@ -33,16 +33,21 @@ pub(crate) async fn end_all(processes: Vec<Running>) {
     for process in &processes {
         process.signal(Signal::SIGTERM);
     }
-    let deadline = Instant::now() + PATIENCE;
-    let remaining = |processes: &[Running]| processes.iter().any(|process| process.is_there());
-    while remaining(&processes) && Instant::now() < deadline {
+    wait_for_end(&processes, PATIENCE).await;
+}
+
+/// Waits until processes that were asked to end have ended; those that take too long are killed.
+pub(crate) async fn wait_for_end(processes: &[Running], patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let remaining = || processes.iter().any(|process| process.is_there());
+    while remaining() && Instant::now() < deadline {
         sleep(LOOK).await;
     }
     for process in processes.iter().filter(|process| process.is_there()) {
         warn!(pid = process.pid(), "did not end in time, and is killed");
         process.signal(Signal::SIGKILL);
     }
-    while remaining(&processes) {
+    while remaining() {
         sleep(LOOK).await;
     }
 }

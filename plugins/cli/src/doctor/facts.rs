@@ -1,0 +1,165 @@
+//! What is known of a host before anything is judged.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use drover_control_api::coordinator::{Examination, Examine, Networks, Pools, StatusAnswer};
+use drover_control_api::plugin::{
+    EndpointTable, Endpoints, Identity, LeaseTable, Leases, PathTable, Paths,
+};
+use drover_daemon::Settings;
+use drover_engine::Engine;
+use tokio::time::sleep;
+
+use super::kernel::{self, KernelFacts};
+use super::overlay::{self, OverlayFacts};
+use super::port::{self, PortFact};
+use super::socket::{self, SocketState};
+use crate::ask::{LIMIT, ask, identity, status};
+use crate::process::Process;
+use crate::table::now;
+use crate::view::ipam::{self, IpamView, Sources};
+
+/// A container that is starting has an endpoint before it counts as running: look twice.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
+/// The facts. What could not be learned is `None`, or an error in words.
+pub(crate) struct Facts {
+    pub(crate) processes: Vec<ProcessFact>,
+    pub(crate) dead_sockets: Vec<PathBuf>,
+    pub(crate) engine_address: String,
+    pub(crate) engine: Result<String, String>,
+    pub(crate) kernel: Result<KernelFacts, String>,
+    pub(crate) overlay: Result<OverlayFacts, String>,
+    pub(crate) has_etcd_program: bool,
+    pub(crate) status: Option<StatusAnswer>,
+    pub(crate) ports: Vec<PortFact>,
+    pub(crate) paths: Option<PathTable>,
+    pub(crate) endpoints: Option<EndpointTable>,
+    /// The endpoints that running containers have; `None` when the engine did not say.
+    pub(crate) engine_endpoints: Option<BTreeSet<String>>,
+    pub(crate) leases: Option<LeaseTable>,
+    pub(crate) pools: Option<IpamView>,
+    pub(crate) examination: Option<Examination>,
+    pub(crate) vxlan_port: u16,
+    pub(crate) now: u64,
+}
+
+/// A process of this host.
+pub(crate) struct ProcessFact {
+    pub(crate) process: Process,
+    pub(crate) socket: PathBuf,
+    pub(crate) state: SocketState,
+    pub(crate) identity: Result<Identity, String>,
+}
+
+pub(crate) async fn gather(settings: &Settings) -> Facts {
+    let mut processes = Vec::new();
+    for process in Process::ALL {
+        processes.push(ProcessFact {
+            process,
+            socket: process.socket(settings),
+            state: socket::state(&process.socket(settings)),
+            identity: identity(settings, process)
+                .await
+                .map_err(|error| error.to_string()),
+        });
+    }
+    let status = status(settings).await.ok();
+    let ports = match &status {
+        Some(status) => port::probe(status, settings).await,
+        None => Vec::new(),
+    };
+    let (endpoints, engine_endpoints) = gather_endpoints(settings).await;
+    let (coordinator, network) = (Process::Coordinator, Process::Network);
+    Facts {
+        processes,
+        dead_sockets: socket::dead(&settings.plugin_dir),
+        engine_address: settings.docker_host.clone(),
+        engine: engine_version(settings).await,
+        kernel: kernel::probe(),
+        overlay: overlay::look(&settings.overlay_namespace()),
+        has_etcd_program: kernel::program("etcd").is_some(),
+        ports,
+        paths: ask(settings, network, &Paths {}, LIMIT).await.ok(),
+        endpoints,
+        engine_endpoints,
+        leases: ask(settings, Process::Ipam, &Leases {}, LIMIT).await.ok(),
+        pools: gather_pools(settings, status.as_ref()).await,
+        examination: ask(settings, coordinator, &Examine {}, LIMIT).await.ok(),
+        status,
+        vxlan_port: settings.overlay.vxlan_port,
+        now: now(),
+    }
+}
+
+async fn engine_version(settings: &Settings) -> Result<String, String> {
+    let words = |error: drover_engine::Error| format!("{:#}", anyhow::Error::new(error));
+    let engine = Engine::new(&settings.docker_host).map_err(words)?;
+    Ok(engine.version().await.map_err(words)?.version)
+}
+
+async fn gather_pools(settings: &Settings, status: Option<&StatusAnswer>) -> Option<IpamView> {
+    let sources = Sources {
+        pools: ask(settings, Process::Coordinator, &Pools {}, LIMIT)
+            .await
+            .ok()?,
+        networks: ask(settings, Process::Coordinator, &Networks {}, LIMIT)
+            .await
+            .ok()?,
+        leases: ask(settings, Process::Ipam, &Leases {}, LIMIT).await.ok()?,
+        this_host: status?.host.clone(),
+    };
+    Some(ipam::view(&sources))
+}
+
+/// The endpoints of `drover-net`, and those of the engine's running containers. Endpoints that only one
+/// of two looks has seen are coming or going, and are left out.
+async fn gather_endpoints(
+    settings: &Settings,
+) -> (Option<EndpointTable>, Option<BTreeSet<String>>) {
+    let first = ask(settings, Process::Network, &Endpoints {}, LIMIT)
+        .await
+        .ok();
+    let running = engine_endpoints(settings).await;
+    let (Some(mut table), Some(known)) = (first, running.clone()) else {
+        return (None, running);
+    };
+    if table
+        .endpoints
+        .iter()
+        .all(|endpoint| known.contains(endpoint.endpoint.as_str()))
+    {
+        return (Some(table), running);
+    }
+    sleep(SECOND_LOOK).await;
+    let second = ask(settings, Process::Network, &Endpoints {}, LIMIT)
+        .await
+        .ok();
+    let Some(second) = second else {
+        return (Some(table), running);
+    };
+    table.endpoints.retain(|endpoint| {
+        second
+            .endpoints
+            .iter()
+            .any(|again| again.endpoint == endpoint.endpoint)
+    });
+    let mut known = known;
+    known.extend(engine_endpoints(settings).await.unwrap_or_default());
+    (Some(table), Some(known))
+}
+
+async fn engine_endpoints(settings: &Settings) -> Option<BTreeSet<String>> {
+    let engine = Engine::new(&settings.docker_host).ok()?;
+    let containers = engine.running_containers().await.ok()?;
+    let endpoints = containers
+        .iter()
+        .flat_map(|container| container.endpoints().values());
+    Some(
+        endpoints
+            .map(|endpoint| endpoint.endpoint_id.clone())
+            .collect(),
+    )
+}

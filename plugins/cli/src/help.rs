@@ -1,0 +1,87 @@
+//! What stands under the options of a command: examples and exit codes.
+
+/// Under `drover --help`.
+pub(crate) const DROVER: &str = "\
+Getting started, as root:
+  drover up                                   run Drover on this host; leave it running
+  docker network create -d drover-net --ipam-driver drover-ipam -o encryption=off app
+
+Two hosts:
+  drover init                                 on the first; prints the line for the second
+  drover join --token TOKEN 192.0.2.1:4748    on the second
+
+When something is wrong:
+  drover doctor
+
+Each option under \"Where things are\", and every other setting, can also be given as a DROVER_*
+variable or in the configuration file. `drover help exit-codes` lists the exit codes.";
+
+/// `drover help exit-codes`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes
+
+   0   done; `doctor`: no errors found
+   1   refused as things are (the message says why); `doctor`: errors found
+  64   the command line is wrong
+  69   something that is needed does not answer: Drover, the engine, the cluster
+  70   a bug
+  77   a permission is missing: run it as root
+  78   the configuration is wrong
+
+`drover up` restarts a process of Drover that ends with 75 at once.";
+
+/// Under `drover up --help`.
+pub(crate) const UP: &str = "\
+Prints the line `drover is up` when everything answers. SIGTERM or Ctrl-C stops it and leaves the
+data path in place: containers keep their networks. No service manager is needed.
+
+Examples:
+  drover up
+  drover up --host-name web-1 --advertise-addr 192.0.2.1
+  DROVER_LOG_LEVEL=debug drover up";
+
+/// Under `drover init --help`.
+pub(crate) const INIT: &str = "\
+Starts etcd (Debian: apt install etcd-server) with certificates of the cluster's own, and carries
+over what this host has. On a host of a cluster: prints another line. Each token is good for one
+host and for an hour. The line alone goes to standard output.
+
+Examples:
+  drover init
+  drover init --advertise-addr 192.0.2.1
+  drover init --etcd-endpoints https://192.0.2.7:2379,https://192.0.2.8:2379";
+
+/// Under `drover join --help`.
+pub(crate) const JOIN: &str = "\
+The token and the address are what `drover init` printed on a host of the cluster. The token can
+also be given as DROVER_JOIN_TOKEN, which other users of this host cannot see.
+
+Example:
+  drover join --token TOKEN 192.0.2.1:4748";
+
+/// Under `drover leave --help`.
+pub(crate) const LEAVE: &str = "\
+The host goes on alone with the embedded store. What it held in the cluster is released.";
+
+/// Under `drover host rm --help`.
+pub(crate) const HOST_RM: &str = "\
+For a host that will not come back. Should it come back after all, it gives out nothing new until
+`drover leave` was run on it.
+
+Example:
+  drover host rm web-2";
+
+/// Under `drover status --help`.
+pub(crate) const STATUS: &str = "\
+Ends with 69 when the coordinator does not answer.";
+
+/// Under `drover doctor --help`.
+pub(crate) const DOCTOR: &str = "\
+Changes nothing. Prints `no faults found` and what was checked, or each fault with its remedy.
+Ends with 1 when there are errors; warnings alone end with 0.";
+
+/// Under `drover reset --help`.
+pub(crate) const RESET: &str = "\
+Stops when containers run on Drover networks, and names them. Otherwise: leaves the cluster, stops
+`drover up`, removes Drover's networks from the engine, its devices and filters from the kernel,
+and its state, run and socket files. Docker and everything else stays as it is.";

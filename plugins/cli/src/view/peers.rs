@@ -1,0 +1,150 @@
+//! `drover peers`: how this host reaches each other one.
+
+use std::net::IpAddr;
+
+use drover_control_api::coordinator::{HostStatus, StatusAnswer};
+use drover_control_api::plugin::{PacketCounters, PathEntry, PathTable, Paths};
+use drover_daemon::Settings;
+use drover_model::{Encapsulation, HostName};
+use serde::Serialize;
+
+use super::View;
+use crate::ask::{self, CommandError, LIMIT};
+use crate::process::Process;
+use crate::table::{or_dash, table};
+
+/// What `drover peers --json` writes.
+#[derive(Debug, Serialize)]
+pub(crate) struct PeersView {
+    /// One entry a host of the cluster, without this one.
+    peers: Vec<PeerView>,
+}
+
+/// Another host.
+#[derive(Debug, Serialize)]
+pub(crate) struct PeerView {
+    /// Its name.
+    host: HostName,
+    /// Where it is.
+    address: IpAddr,
+    /// Whether it holds its lease; `null` when the coordinator does not say.
+    alive: Option<bool>,
+    /// `direct`, `vxlan`, `ipsec`; `null` when there is no path to it.
+    path: Option<Encapsulation>,
+    /// The device in the overlay's namespace.
+    device: Option<String>,
+    /// The largest packet from a container.
+    mtu: Option<u16>,
+    /// How many of its blocks are routed there.
+    blocks: Option<u32>,
+    /// `sent`, `received`, `dropped`, since the path was made.
+    packets: Option<PacketCounters>,
+}
+
+/// Asks `drover-net` for the paths and the coordinator for the hosts.
+pub(crate) async fn gather(settings: &Settings) -> Result<PeersView, CommandError> {
+    let (paths, status) = tokio::join!(
+        ask::ask(settings, Process::Network, &Paths {}, LIMIT),
+        ask::status(settings)
+    );
+    Ok(view(paths?, status?))
+}
+
+fn view(paths: PathTable, status: StatusAnswer) -> PeersView {
+    let this = status.host;
+    let others = status
+        .hosts
+        .into_iter()
+        .filter(|host| host.host.name != this);
+    let mut peers: Vec<PeerView> = others
+        .map(|host| {
+            let path = paths.paths.iter().find(|path| path.host == host.host.name);
+            peer(&host, path)
+        })
+        .collect();
+    let unknown = paths
+        .paths
+        .iter()
+        .filter(|path| path.host != this && !peers.iter().any(|peer| peer.host == path.host));
+    let unknown: Vec<PeerView> = unknown.map(gone).collect();
+    peers.extend(unknown);
+    PeersView { peers }
+}
+
+fn peer(host: &HostStatus, path: Option<&PathEntry>) -> PeerView {
+    PeerView {
+        host: host.host.name.clone(),
+        address: host.host.advertise,
+        alive: Some(host.alive),
+        path: path.map(|path| path.encapsulation),
+        device: path.map(|path| path.device.clone()),
+        mtu: path.map(|path| path.mtu.get()),
+        blocks: path.map(|path| path.blocks),
+        packets: path.map(|path| path.packets),
+    }
+}
+
+/// A path to a host that the cluster no longer has.
+fn gone(path: &PathEntry) -> PeerView {
+    PeerView {
+        host: path.host.clone(),
+        address: path.address,
+        alive: None,
+        path: Some(path.encapsulation),
+        device: Some(path.device.clone()),
+        mtu: Some(path.mtu.get()),
+        blocks: Some(path.blocks),
+        packets: Some(path.packets),
+    }
+}
+
+impl View for PeersView {
+    fn render(&self) -> String {
+        if self.peers.is_empty() {
+            return "no other hosts: `drover init` here and `drover join` there make a cluster"
+                .to_owned();
+        }
+        let rows = self.peers.iter().map(|peer| {
+            let alive = peer.alive.map(|alive| if alive { "yes" } else { "no" });
+            let packets = peer.packets;
+            vec![
+                peer.host.to_string(),
+                peer.address.to_string(),
+                or_dash(alive),
+                or_dash(peer.path),
+                or_dash(peer.device.as_ref()),
+                or_dash(peer.mtu),
+                or_dash(peer.blocks),
+                or_dash(packets.map(|packets| packets.sent)),
+                or_dash(packets.map(|packets| packets.received)),
+                or_dash(packets.map(|packets| packets.dropped)),
+            ]
+        });
+        let headers = [
+            "HOST", "ADDRESS", "ALIVE", "PATH", "DEVICE", "MTU", "BLOCKS", "SENT", "RECEIVED",
+            "DROPPED",
+        ];
+        table(&headers, &[5, 6, 7, 8, 9], rows.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::golden::assert_golden;
+
+    #[test]
+    fn every_other_host_is_shown_with_its_path() {
+        let paths = serde_json::from_str(include_str!("../../tests/answers/paths.json")).unwrap();
+        let status = serde_json::from_str(include_str!("../../tests/answers/status.json")).unwrap();
+        let view = view(paths, status);
+        assert_golden("peers", &view.render());
+        assert_golden("peers-json", &serde_json::to_string_pretty(&view).unwrap());
+    }
+
+    #[test]
+    fn one_host_alone_is_told_how_to_get_company() {
+        let view = PeersView { peers: Vec::new() };
+        assert!(view.render().contains("drover join"));
+    }
+}
