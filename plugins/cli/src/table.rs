@@ -45,6 +45,23 @@ pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
+/// How many items of a list a cell holds.
+const CELL: usize = 4;
+
+/// Like [`list`], with no more than a cell holds; the rest is counted.
+pub(crate) fn short_list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    // One more takes no more room than saying so.
+    let more = items.len().saturating_sub(CELL);
+    if more <= 1 {
+        return list(items);
+    }
+    format!(
+        "{} and {more} more",
+        items.into_iter().take(CELL).collect::<Vec<_>>().join(", ")
+    )
+}
+
 /// How long something is from now, in words of one unit.
 pub(crate) fn until(now: u64, then: u64) -> String {
     let (distance, past) = if then >= now {
@@ -87,6 +104,13 @@ mod tests {
             text,
             "HOST       COUNT  PATH\nh1             7  x\nlong-name   1234"
         );
+    }
+
+    #[test]
+    fn a_cell_holds_so_many_items_and_counts_the_rest() {
+        assert_eq!(short_list(Vec::<u8>::new()), "-");
+        assert_eq!(short_list(1..=5), "1, 2, 3, 4, 5");
+        assert_eq!(short_list(1..=6), "1, 2, 3, 4 and 2 more");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::View;
 use crate::ask::{self, CommandError, LIMIT};
 use crate::process::Process;
-use crate::table::{list, or_dash, table};
+use crate::table::{or_dash, short_list, table};
 
 /// From this share of its blocks on, per cent, a pool is worth a warning.
 pub(crate) const FULL: u64 = 80;
@@ -227,7 +227,7 @@ fn rows(pool: &PoolView) -> Vec<Vec<String>> {
         let mut row = first.to_vec();
         row.extend([
             name,
-            list(&host.blocks),
+            short_list(&host.blocks),
             or_dash(addresses),
             or_dash(host.quarantined),
         ]);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::View;
 use crate::ask::{self, CommandError, LIMIT};
 use crate::process::Process;
-use crate::table::{list, table};
+use crate::table::{list, short_list, table};
 
 /// What `drover networks --json` writes.
 #[derive(Debug, Serialize)]
@@ -111,8 +111,8 @@ impl View for NetworksView {
                     network.name.clone(),
                     list(&network.subnets),
                     encryption_text(network.encryption).to_owned(),
-                    list(network.copies.keys()),
-                    list(endpoints),
+                    short_list(network.copies.keys()),
+                    short_list(endpoints),
                     network.state_text(),
                 ]
             });

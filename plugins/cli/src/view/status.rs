@@ -172,7 +172,7 @@ impl View for StatusView {
 impl StatusView {
     fn summary(&self) -> String {
         let mut lines = Vec::new();
-        let mut say = |name: &str, text: String| lines.push(format!("{name:<12}{text}"));
+        let mut say = |name: &str, text: String| lines.push(format!("{name:<13}{text}"));
         if let Some(host) = &self.host {
             let removed = if self.fenced {
                 " (removed from its cluster: run `drover leave`)"
