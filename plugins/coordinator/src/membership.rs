@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A change of state is one file, `cluster.json`, that is written last and deleted first. What a crash
-//! leaves before it is there, or after it is gone, is cleared away at the next start ([`open`]). After a
+//! leaves before it is there, or after it is gone, is set aside at the next start ([`open`]). After a
 //! change the process is started anew (exit code 75), so that nothing keeps the old store.
 //!
 //! | module | what it does |
@@ -66,10 +66,23 @@ pub async fn open(settings: &Settings) -> Result<Membership, Failure> {
 }
 
 async fn open_alone(home: &Home, settings: &Settings) -> Result<Membership, Failure> {
-    home.clear_left_overs().await?;
+    home.set_left_overs_aside().await?;
     let store = Store::open_embedded(home.embedded()).map_err(|error| internal(&error))?;
     let alone = match home.alone()? {
-        Some(alone) => alone,
+        Some(alone) => {
+            if settings
+                .host_name
+                .as_ref()
+                .is_some_and(|name| name != &alone.host)
+            {
+                tracing::warn!(
+                    host = %alone.host,
+                    "the setting `host_name` has changed; it is taken up at `drover join`, since blocks and \
+                     networks here are this host's under its old name"
+                );
+            }
+            alone
+        }
         None => {
             let host = settings.host_name().map_err(|error| {
                 Failure::new(FailureKind::InvalidInput, crate::mirror::chain(&error))

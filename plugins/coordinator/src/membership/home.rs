@@ -9,6 +9,7 @@
 //! | `pki/authority-key.pem` | its key, on the first host alone |
 //! | `pki/host.pem` | this host's certificate and key, in one file so that they change together |
 //! | `join.json` | a join that has begun: its member id and key, so that it can be begun again |
+//! | `etcd.left-over/`, `pki.left-over/` | of a cluster this host is no longer in, for a person to look at |
 //! | `etcd/` | data, log and process id of the etcd that the first host runs |
 //! | `etcd-tls/{ca,certificate,key}.pem` | put there by a person, for an etcd of their own that wants TLS |
 
@@ -173,12 +174,35 @@ impl Home {
         file::remove(&self.alone_path()).map_err(|error| internal(&error))
     }
 
-    /// Clears away what a cluster that this host is not in has left, or one that was not made to the end.
-    pub(super) async fn clear_left_overs(&self) -> Result<(), Failure> {
+    /// At a start without a cluster: ends the etcd of one, and sets aside what it has left. It is not
+    /// deleted, since the cluster's file could have been lost by an accident.
+    pub(super) async fn set_left_overs_aside(&self) -> Result<(), Failure> {
+        self.stop_any_etcd().await?;
+        for directory in [self.etcd_dir(), self.pki()] {
+            if directory.exists() {
+                let aside = left_over(&directory);
+                remove_directory(&aside)?;
+                std::fs::rename(&directory, &aside).map_err(|error| internal(&error))?;
+                tracing::warn!(
+                    aside = %aside.display(),
+                    "this host is in no cluster; what one has left here was set aside"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop_any_etcd(&self) -> Result<(), Failure> {
         self.etcd(String::new(), String::new(), IpAddr::from([127, 0, 0, 1]))
             .stop()
-            .await?;
+            .await
+    }
+
+    /// Deletes what a cluster that this host has left had here, or one that was not made to the end.
+    pub(super) async fn clear_left_overs(&self) -> Result<(), Failure> {
+        self.stop_any_etcd().await?;
         for directory in [self.etcd_dir(), self.pki()] {
+            remove_directory(&left_over(&directory))?;
             remove_directory(&directory)?;
         }
         Ok(())
@@ -352,6 +376,10 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Fai
     let text = serde_json::to_vec_pretty(value).map_err(|error| internal(&error))?;
     let text = zeroize::Zeroizing::new(text);
     file::write(path, &text).map_err(|error| internal(&error))
+}
+
+fn left_over(directory: &Path) -> PathBuf {
+    directory.with_extension("left-over")
 }
 
 fn remove_directory(path: &Path) -> Result<(), Failure> {

@@ -52,10 +52,8 @@ struct Intent {
 impl Joining<'_> {
     pub(super) async fn join(&self, request: &Join) -> Result<Joined, Failure> {
         self.refuse()?;
-        let token: Token = request
-            .token
-            .parse()
-            .map_err(|error| invalid(chain(&error as &drover_pki::TokenError)))?;
+        let damaged = |error: TokenError| invalid(chain(&error));
+        let token: Token = request.token.parse().map_err(damaged)?;
         let config = tls::joining_client(token.authority()).map_err(|error| internal(&error))?;
         let connection = Connection::open(&request.address, config).await?;
         let facts = (self.facts)(connection.local()).map_err(|error| internal(&error))?;

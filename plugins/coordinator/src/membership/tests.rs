@@ -1,1 +1,6 @@
-//! Membership end to end.
+//! Membership end to end: several hosts in this process, a real etcd, real TLS, on loopback.
+
+mod cluster;
+mod joining;
+mod leaving;
+mod restarts;
