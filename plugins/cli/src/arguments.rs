@@ -192,11 +192,9 @@ mod tests {
         let help = |words: &[&str]| {
             let words = std::iter::once("drover").chain(words.iter().copied());
             let words = words.chain(["--help"]);
-            Arguments::try_parse_from(words)
-                .unwrap_err()
-                .to_string()
-                .trim_end()
-                .to_owned()
+            let command = Arguments::command().term_width(100);
+            let shown = command.try_get_matches_from(words).unwrap_err();
+            shown.to_string().trim_end().to_owned()
         };
         assert_golden("help", &help(&[]));
         for command in [

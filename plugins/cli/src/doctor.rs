@@ -94,11 +94,19 @@ impl View for Report {
         }
         lines.push(String::new());
         lines.push(format!("checked: {}", self.checked.join(", ")));
-        for skipped in &self.skipped {
-            lines.push(format!(
-                "not checked: {} ({})",
-                skipped.check, skipped.reason
-            ));
+        let mut reasons: Vec<&str> = Vec::new();
+        for reason in self.skipped.iter().map(|skipped| skipped.reason.as_str()) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        for reason in reasons {
+            let skipped = self
+                .skipped
+                .iter()
+                .filter(|skipped| skipped.reason == reason);
+            let checks: Vec<&str> = skipped.map(|skipped| skipped.check).collect();
+            lines.push(format!("not checked: {} ({reason})", checks.join(", ")));
         }
         lines.join("\n")
     }

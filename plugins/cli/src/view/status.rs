@@ -51,6 +51,20 @@ pub(crate) struct ProcessView {
     complaints: Vec<String>,
 }
 
+impl ProcessView {
+    /// Why it does not answer names the process already.
+    fn complaint_lines(&self) -> impl Iterator<Item = String> {
+        let who = if self.answers {
+            format!("`{}`: ", self.name)
+        } else {
+            String::new()
+        };
+        self.complaints
+            .iter()
+            .map(move |text| format!("! {who}{text}"))
+    }
+}
+
 /// A host of the cluster.
 #[derive(Debug, Serialize)]
 pub(crate) struct HostView {
@@ -156,11 +170,8 @@ impl View for StatusView {
         if !self.hosts.is_empty() {
             parts.push(self.host_table());
         }
-        let complaints = self
-            .processes
-            .iter()
-            .flat_map(|process| &process.complaints);
-        let complaints: Vec<String> = complaints.map(|text| format!("! {text}")).collect();
+        let complaints = self.processes.iter().flat_map(ProcessView::complaint_lines);
+        let complaints: Vec<String> = complaints.collect();
         if !complaints.is_empty() {
             parts.push(complaints.join("\n"));
         }
