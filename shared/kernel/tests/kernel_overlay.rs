@@ -77,14 +77,17 @@ fn endpoint_id(host: u8, letter: &str) -> EndpointId {
     format!("{host}{}", letter.repeat(63)).parse().unwrap()
 }
 
+/// Both pools of network `a`, and that of network `b`.
+fn pools() -> [Pool; 3] {
+    ["10.42.0.0/16", "fd00:42::/64", "10.43.0.0/16"].map(|pool| pool.parse().unwrap())
+}
+
 /// A network `a` with two families and a network `b`, seen from host 1 or 2. Endpoint `c` is on `a`,
 /// `d` on `b`.
 fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
     let there = 3 - here;
     let index = |number: u8| HostIndex::try_from(u16::from(number)).unwrap();
-    let four: Pool = "10.42.0.0/16".parse().unwrap();
-    let six: Pool = "fd00:42::/64".parse().unwrap();
-    let other: Pool = "10.43.0.0/16".parse().unwrap();
+    let [four, six, other] = pools();
     let pool = |pool, gateway: &str| NetworkPool {
         pool,
         gateway: gateway.parse().ok(),
@@ -103,42 +106,6 @@ fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
             .collect(),
         mtu: Mtu::ETHERNET.inside(Encapsulation::Vxlan, false),
     };
-    let mut blocks = BTreeMap::new();
-    for host in [here, there] {
-        let owner = || {
-            if host == here {
-                BlockHolder::Here
-            } else {
-                BlockHolder::Peer("there".parse().unwrap())
-            }
-        };
-        let mut add = |prefix: String, pool| {
-            let held = RemoteBlock {
-                pool,
-                owner: owner(),
-                claims: BTreeMap::new(),
-            };
-            blocks.insert(Block::new(prefix.parse().unwrap()), held);
-        };
-        add(format!("10.42.{host}.0/24"), four);
-        add(format!("10.43.{host}.0/24"), other);
-        add(format!("fd00:42::{host}:0/112"), six);
-    }
-    // Host 2 holds a single address of host 1's blocks, in both families.
-    let claimant = || {
-        if here == 2 {
-            BlockHolder::Here
-        } else {
-            BlockHolder::Peer("there".parse().unwrap())
-        }
-    };
-    for (block, address) in [
-        ("10.42.1.0/24", "10.42.1.77"),
-        ("fd00:42::1:0/112", "fd00:42::1:77"),
-    ] {
-        let block = blocks.get_mut(&Block::new(block.parse().unwrap())).unwrap();
-        block.claims = BTreeMap::from([(address.parse().unwrap(), claimant())]);
-    }
     let mut on_a = vec![
         format!("10.42.{here}.5/24"),
         format!("fd00:42::{here}:5/112"),
@@ -176,8 +143,50 @@ fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
                 underlay_mtu: Mtu::ETHERNET,
             },
         )]),
-        blocks,
+        blocks: blocks(here),
     }
+}
+
+/// Both hosts' blocks, seen from one of them. Host 2 holds a single address of host 1's blocks, in both
+/// families.
+fn blocks(here: u8) -> BTreeMap<Block, RemoteBlock> {
+    let [four, six, other] = pools();
+    let mut blocks = BTreeMap::new();
+    for host in [1, 2] {
+        let owner = || {
+            if host == here {
+                BlockHolder::Here
+            } else {
+                BlockHolder::Peer("there".parse().unwrap())
+            }
+        };
+        let mut add = |prefix: String, pool| {
+            let held = RemoteBlock {
+                pool,
+                owner: owner(),
+                claims: BTreeMap::new(),
+            };
+            blocks.insert(Block::new(prefix.parse().unwrap()), held);
+        };
+        add(format!("10.42.{host}.0/24"), four);
+        add(format!("10.43.{host}.0/24"), other);
+        add(format!("fd00:42::{host}:0/112"), six);
+    }
+    let claimant = || {
+        if here == 2 {
+            BlockHolder::Here
+        } else {
+            BlockHolder::Peer("there".parse().unwrap())
+        }
+    };
+    for (block, address) in [
+        ("10.42.1.0/24", "10.42.1.77"),
+        ("fd00:42::1:0/112", "fd00:42::1:77"),
+    ] {
+        let block = blocks.get_mut(&Block::new(block.parse().unwrap())).unwrap();
+        block.claims = BTreeMap::from([(address.parse().unwrap(), claimant())]);
+    }
+    blocks
 }
 
 async fn bring_about(kernel: &Kernel, desired: &Desired) -> State {
