@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 /// Names of capabilities, separated by commas or spaces, or `all`, whose absence is a failure and not a reason to skip.
 const REQUIRED: &str = "DROVER_REQUIRE";
 
+/// A pair of links.
+const LINKS: &str = "ip link add drover-a type veth peer name drover-b";
+
 /// Something that a test needs of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
@@ -56,26 +59,33 @@ impl Capability {
         }
     }
 
-    /// Whether it is there, tried in a namespace that goes away with the trial.
+    /// Whether it is there.
     #[must_use]
     pub fn is_present(self) -> bool {
+        self.absence().is_none()
+    }
+
+    /// Why it is not there, tried in a namespace that goes away with the trial.
+    #[must_use]
+    pub fn absence(self) -> Option<String> {
         match self {
-            Self::Namespaces => in_namespace("ip link add drover-a type veth peer name drover-b"),
-            Self::Vxlan => {
-                in_namespace("ip link add drover-v type vxlan id 7 dstport 4787 external")
-            }
+            Self::Namespaces => in_namespace(LINKS),
+            Self::Vxlan => in_namespace("ip link add drover-v type vxlan id 7 dstport 4787"),
             Self::Nftables => in_namespace("nft add table inet drover"),
             Self::BridgeTables => in_namespace(
-                "nft 'table bridge drover { chain a { type filter hook forward priority 0; } }'",
+                "nft add table bridge drover
+                 nft 'add chain bridge drover a { type filter hook forward priority 0; }'",
             ),
-            Self::Forwarding => in_namespace(
-                "ip link add drover-a type veth peer name drover-b && nft 'table netdev drover \
-                 { chain a { type filter hook ingress device drover-a priority 0; \
-                 fwd to drover-b; } }'",
-            ),
-            Self::Etcd => program("etcd").is_some(),
-            Self::Dockerd => program("dockerd").is_some(),
-            Self::Qemu => program("qemu-system-x86_64").is_some(),
+            Self::Forwarding => in_namespace(&format!(
+                "{LINKS}
+                 nft add table netdev drover
+                 nft 'add chain netdev drover a {{ type filter hook ingress device drover-a \
+                     priority 0; }}'
+                 nft add rule netdev drover a fwd to drover-b"
+            )),
+            Self::Etcd => without_program("etcd"),
+            Self::Dockerd => without_program("dockerd"),
+            Self::Qemu => without_program("qemu-system-x86_64"),
         }
     }
 }
@@ -136,20 +146,40 @@ fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-/// Whether a script succeeds in a network namespace of its own.
-fn in_namespace(script: &str) -> bool {
+fn without_program(name: &str) -> Option<String> {
+    program(name)
+        .is_none()
+        .then(|| format!("there is no program `{name}`"))
+}
+
+/// What a script that fails in a network namespace of its own has said.
+fn in_namespace(script: &str) -> Option<String> {
     let mut unshare = Command::new("unshare");
-    unshare.args(["--net", "--mount", "sh", "-ec", script]);
-    unshare
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    unshare.status().is_ok_and(|status| status.success())
+    let tried = unshare
+        .args(["--net", "--mount", "sh", "-ec", script])
+        .stdin(Stdio::null());
+    match tried.output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(format!("cannot run `unshare`: {error}")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Capability, Verdict, verdict};
+
+    #[test]
+    fn a_trial_fails_for_the_machine_and_not_for_itself() {
+        for capability in Capability::ALL {
+            let reason = capability.absence().unwrap_or_default();
+            let own_fault = ["syntax", "cannot be specified", "Usage", "not found"];
+            assert!(
+                !own_fault.iter().any(|it| reason.contains(it)),
+                "{capability}: {reason}"
+            );
+        }
+    }
 
     #[test]
     fn what_is_required_is_not_skipped() {
