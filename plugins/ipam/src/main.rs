@@ -1,2 +1,7 @@
-//! Placeholder entry point.
-fn main() {}
+//! The address management plugin's process.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    drover_daemon::run("drover-ipam", drover_ipam::run)
+}

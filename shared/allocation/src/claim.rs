@@ -8,7 +8,8 @@ use drover_control_api::record::{AddressClaim, BlockRecord, ClaimState, PoolReco
 use drover_model::{Block, HostName};
 
 use crate::block::{Change, Member, empty, put_or_delete};
-use crate::shape::{AddressError, PoolShape};
+use crate::range;
+use crate::shape::{AddressError, PoolShape, usable};
 
 /// Why an address was not given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -249,7 +250,67 @@ pub fn requested(record: &BlockRecord) -> BTreeMap<IpAddr, HostName> {
         .collect()
 }
 
+/// Addresses that the owners of a pool's blocks may be asked for by a host that finds no block free, most
+/// likely ones first: from the end of each block, where its owner comes last.
+#[must_use]
+pub fn lendable(pool: &PoolRecord, blocks: &[BlockRecord], host: &HostName) -> Vec<IpAddr> {
+    let others = blocks.iter().filter(|record| {
+        record.pool == pool.pool && record.owner.as_ref().is_some_and(|owner| owner != host)
+    });
+    let mut rounds: Vec<(usize, IpAddr)> = Vec::new();
+    for record in others {
+        let (first, last) = usable(record.block);
+        let free = (first..=last)
+            .rev()
+            .map(|number| range::address(pool.pool.family(), number))
+            .filter(|address| {
+                !pool.reserved.contains(address) && !record.claims.contains_key(address)
+            });
+        rounds.extend(free.take(LENDABLE_OF_BLOCK).enumerate());
+    }
+    rounds.sort_by_key(|(round, _)| *round);
+    rounds.into_iter().map(|(_, address)| address).collect()
+}
+
+/// How many addresses of one block are asked for.
+const LENDABLE_OF_BLOCK: usize = 4;
+
 fn is_end_of_pool(shape: &PoolShape, address: IpAddr) -> bool {
     let prefix = shape.pool.prefix();
     address == prefix.network() || (address.is_ipv4() && address == prefix.broadcast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::block_prefix;
+
+    #[test]
+    fn what_may_be_lent_comes_from_the_ends_of_foreign_blocks_in_turn() {
+        let pool = PoolRecord {
+            version: 1,
+            pool: "10.90.0.0/27".parse().unwrap(),
+            sub_pool: None,
+            block_prefix: block_prefix("10.90.0.0/27".parse().unwrap(), None),
+            reserved: ["10.90.0.14".parse().unwrap()].into(),
+            claimed_by: "a".parse().unwrap(),
+            claimed_at: 0,
+            network: None,
+        };
+        let block = |prefix: &str, owner: &str| {
+            let mut record = empty(pool.pool, Block::new(prefix.parse().unwrap()));
+            record.owner = Some(owner.parse().unwrap());
+            record
+        };
+        let blocks = [block("10.90.0.0/28", "a"), block("10.90.0.16/28", "b")];
+        let texts = |host: &str| {
+            let lendable = lendable(&pool, &blocks, &host.parse().unwrap());
+            lendable.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(texts("c")[..3], ["10.90.0.13", "10.90.0.30", "10.90.0.12"]);
+        assert_eq!(
+            texts("a"),
+            ["10.90.0.30", "10.90.0.29", "10.90.0.28", "10.90.0.27"]
+        );
+    }
 }

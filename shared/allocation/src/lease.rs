@@ -414,6 +414,12 @@ impl HostPool {
         !self.blocks.is_empty()
     }
 
+    /// Whether a container has an address of the pool, or is about to.
+    #[must_use]
+    pub fn has_leases(&self) -> bool {
+        self.leased() > 0 || !self.pending.is_empty()
+    }
+
     /// Whether a container never gets the address.
     #[must_use]
     pub fn is_reserved(&self, address: IpAddr) -> bool {

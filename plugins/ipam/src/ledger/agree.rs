@@ -1,0 +1,116 @@
+//! Comparing the ledger with the store, and what other hosts and the engine say of its addresses.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use drover_allocation::block::Member;
+use drover_allocation::lease::{Agreement, PoolView};
+use drover_control_api::coordinator::PoolTable;
+use drover_control_api::plugin::LeakedLeases;
+use drover_control_api::record::UnixSeconds;
+use drover_model::Pool;
+use tracing::{info, warn};
+
+use super::{Ledger, now};
+use crate::error::Error;
+
+/// What the store has, read while the pool's gate was held.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) table: &'a PoolTable,
+    pub(crate) member: &'a Member,
+    /// [`Ledger::mark`] from before the store was read.
+    pub(crate) mark: u64,
+}
+
+impl Ledger {
+    /// What a later view is compared by.
+    pub(crate) fn mark(&self, pool: Pool) -> u64 {
+        self.lock().get(&pool).map_or(0, |entry| entry.pool.mark())
+    }
+
+    /// Takes over what the store says of a pool, and says what the store has to be told.
+    pub(crate) fn agree(&self, pool: Pool, view: &View<'_>) -> Result<Agreement, Error> {
+        let mut pools = self.lock();
+        let Some(entry) = pools.get_mut(&pool) else {
+            return Ok(Agreement::default());
+        };
+        let of_pool = view
+            .table
+            .blocks
+            .iter()
+            .filter(|record| record.pool == pool);
+        let blocks: Vec<_> = of_pool.cloned().collect();
+        let view = PoolView {
+            record: view.table.pools.iter().find(|record| record.pool == pool),
+            blocks: &blocks,
+            member: view.member,
+            mark: view.mark,
+        };
+        if view.record.is_none() {
+            entry.released = true;
+        }
+        let agreement = entry.pool.agree(&view, now());
+        if agreement.changed {
+            info!(%pool, "the blocks of this host are what the cluster says");
+        }
+        for complaint in &agreement.complaints {
+            warn!(%pool, complaint);
+        }
+        entry.complaints.clone_from(&agreement.complaints);
+        if agreement.changed || !agreement.touched.is_empty() {
+            self.save(&entry.pool, agreement.changed, &agreement.touched)?;
+        }
+        Ok(agreement)
+    }
+
+    /// Keeps an address for another host. `None` when the block is not known to be this host's.
+    pub(crate) fn set_aside(&self, pool: Pool, address: IpAddr) -> Result<Option<bool>, Error> {
+        let mut pools = self.lock();
+        let Some(entry) = pools.get_mut(&pool) else {
+            return Ok(None);
+        };
+        if !entry.pool.owns(address) {
+            return Ok(None);
+        }
+        let granted = entry.pool.set_aside(address);
+        if granted {
+            self.save(&entry.pool, true, &[address])?;
+        }
+        Ok(Some(granted))
+    }
+
+    /// Another host no longer has the address.
+    pub(crate) fn take_back(&self, pool: Pool, address: IpAddr) -> Result<(), Error> {
+        let mut pools = self.lock();
+        let Some(entry) = pools.get_mut(&pool) else {
+            return Ok(());
+        };
+        if entry.pool.take_back(address, now()) {
+            self.save(&entry.pool, true, &[address])?;
+        }
+        Ok(())
+    }
+
+    /// The engine has exactly these addresses in use.
+    pub(crate) fn confirm(
+        &self,
+        in_use: &BTreeSet<IpAddr>,
+        before: UnixSeconds,
+    ) -> Result<LeakedLeases, Error> {
+        let mut pools = self.lock();
+        let mut released = Vec::new();
+        for (pool, entry) in pools.iter_mut() {
+            let confirmed = entry.pool.confirm(in_use, before, now());
+            let mut touched = confirmed.released.clone();
+            touched.extend(&confirmed.adopted);
+            self.save(&entry.pool, false, &touched)?;
+            if !touched.is_empty() {
+                let (leaked, adopted) = (&confirmed.released, &confirmed.adopted);
+                warn!(%pool, ?leaked, ?adopted, "leases differed from what the engine has");
+            }
+            released.extend(confirmed.released);
+        }
+        Ok(LeakedLeases { released })
+    }
+}
