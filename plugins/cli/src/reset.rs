@@ -16,6 +16,7 @@ mod kernel;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
+use drover_control_api::FailureKind;
 use drover_control_api::coordinator::Leave;
 use drover_control_api::plugin::TearDown;
 use drover_daemon::{Exit, Settings};
@@ -65,7 +66,7 @@ pub(crate) async fn reset(settings: &Settings, confirmed: bool) -> Result<Done, 
         confirm(settings, networks.len())?;
     }
     let mut done = Done::default();
-    leave(settings, &mut done).await;
+    leave(settings, &mut done).await?;
     tear_down(settings, &mut done).await;
     stop_processes(settings, &mut done).await;
     if !networks.is_empty() {
@@ -103,14 +104,15 @@ fn confirm(settings: &Settings, networks: usize) -> Result<(), CommandError> {
     }
 }
 
-/// Leaves the cluster, so that the other hosts need not wait for this one. Failure stops nothing:
-/// another host can remove this one.
-async fn leave(settings: &Settings, done: &mut Done) {
+/// Leaves the cluster, so that the other hosts need not wait for this one. A refusal stops the reset: it
+/// would hurt the others, as when their store is here. A cluster that does not answer stops
+/// nothing: another host can remove this one.
+async fn leave(settings: &Settings, done: &mut Done) -> Result<(), CommandError> {
     let Ok(before) = status(settings).await else {
-        return;
+        return Ok(());
     };
     if before.store.kind != ETCD {
-        return;
+        return Ok(());
     }
     let left = match ask(settings, Process::Coordinator, &Leave {}, LEAVE).await {
         Ok(_) => status_when(settings, LEAVE, |status| status.store.kind != ETCD)
@@ -123,11 +125,15 @@ async fn leave(settings: &Settings, done: &mut Done) {
             "`{}` has left cluster {}",
             before.host, before.cluster
         )),
+        Err(CommandError::Refused(failure)) if failure.kind != FailureKind::Unavailable => {
+            return Err(CommandError::Refused(failure));
+        }
         Err(error) => done.left(format!(
             "cannot leave the cluster: {error}; on another host: drover host rm {}",
             before.host
         )),
     }
+    Ok(())
 }
 
 /// Has `drover-net` remove what it made in the kernel. When it does not answer, what is known by its

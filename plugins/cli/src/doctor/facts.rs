@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use drover_control_api::coordinator::{Examination, Examine, Networks, Pools, StatusAnswer};
+use drover_control_api::coordinator::{Examination, Examine, StatusAnswer};
 use drover_control_api::plugin::{
     EndpointTable, Endpoints, Identity, LeaseTable, Leases, PathTable, Paths,
 };
@@ -19,7 +19,6 @@ use super::socket::{self, SocketState};
 use crate::ask::{LIMIT, ask, identity, status};
 use crate::process::Process;
 use crate::table::now;
-use crate::view::ipam::{self, IpamView, Sources};
 
 /// A container that is starting has an endpoint before it counts as running: look twice.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
@@ -40,7 +39,6 @@ pub(crate) struct Facts {
     /// The endpoints that running containers have; `None` when the engine did not say.
     pub(crate) engine_endpoints: Option<BTreeSet<String>>,
     pub(crate) leases: Option<LeaseTable>,
-    pub(crate) pools: Option<IpamView>,
     pub(crate) examination: Option<Examination>,
     pub(crate) vxlan_port: u16,
     pub(crate) now: u64,
@@ -86,7 +84,6 @@ pub(crate) async fn gather(settings: &Settings) -> Facts {
         endpoints,
         engine_endpoints,
         leases: ask(settings, Process::Ipam, &Leases {}, LIMIT).await.ok(),
-        pools: gather_pools(settings, status.as_ref()).await,
         examination: ask(settings, coordinator, &Examine {}, LIMIT).await.ok(),
         status,
         vxlan_port: settings.overlay.vxlan_port,
@@ -98,20 +95,6 @@ async fn engine_version(settings: &Settings) -> Result<String, String> {
     let words = |error: drover_engine::Error| format!("{:#}", anyhow::Error::new(error));
     let engine = Engine::new(&settings.docker_host).map_err(words)?;
     Ok(engine.version().await.map_err(words)?.version)
-}
-
-async fn gather_pools(settings: &Settings, status: Option<&StatusAnswer>) -> Option<IpamView> {
-    let sources = Sources {
-        pools: ask(settings, Process::Coordinator, &Pools {}, LIMIT)
-            .await
-            .ok()?,
-        networks: ask(settings, Process::Coordinator, &Networks {}, LIMIT)
-            .await
-            .ok()?,
-        leases: ask(settings, Process::Ipam, &Leases {}, LIMIT).await.ok()?,
-        this_host: status?.host.clone(),
-    };
-    Some(ipam::view(&sources))
 }
 
 /// The endpoints of `drover-net`, and those of the engine's running containers. Endpoints that only one

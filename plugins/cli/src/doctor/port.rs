@@ -1,7 +1,7 @@
 //! TCP ports of other hosts: whether they can be reached from here.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use drover_control_api::coordinator::StatusAnswer;
@@ -39,8 +39,8 @@ pub(crate) enum PortState {
     Blocked(String),
 }
 
-/// Connects to the ports that this host must reach: in a cluster, etcd on its members, and the join
-/// port of every host that is alive.
+/// Connects to the ports that this host must reach in a cluster: etcd, and where hosts join, which is on
+/// the host that runs etcd (with an etcd of the user's, nothing tells which host that is).
 pub(crate) async fn probe(status: &StatusAnswer, settings: &Settings) -> Vec<PortFact> {
     let mut probes = JoinSet::new();
     for (host, address, purpose) in targets(status, settings.cluster.join_port) {
@@ -63,11 +63,6 @@ fn targets(status: &StatusAnswer, join_port: u16) -> Vec<(String, String, &'stat
     if status.store.kind != ETCD {
         return Vec::new();
     }
-    let name_of = |address: &str| {
-        let host = |ip: IpAddr| status.hosts.iter().find(|host| host.host.advertise == ip);
-        let found = address.parse().ok().and_then(host);
-        found.map_or_else(|| address.to_owned(), |host| host.host.name.to_string())
-    };
     let mut targets = Vec::new();
     for endpoint in &status.store.endpoints {
         let authority = endpoint
@@ -78,15 +73,16 @@ fn targets(status: &StatusAnswer, join_port: u16) -> Vec<(String, String, &'stat
             .rsplit_once(':')
             .map_or(authority, |(host, _)| host);
         let ip = ip.trim_matches(['[', ']']);
-        targets.push((name_of(ip), authority.to_owned(), "etcd"));
-    }
-    let others = status
-        .hosts
-        .iter()
-        .filter(|host| host.alive && host.host.name != status.host);
-    for host in others {
-        let address = std::net::SocketAddr::new(host.host.advertise, join_port);
-        targets.push((host.host.name.to_string(), address.to_string(), "joining"));
+        let host = status
+            .hosts
+            .iter()
+            .find(|host| host.host.advertise.to_string() == ip);
+        let name = host.map_or_else(|| ip.to_owned(), |host| host.host.name.to_string());
+        targets.push((name.clone(), authority.to_owned(), "etcd"));
+        if let Some(host) = host {
+            let address = SocketAddr::new(host.host.advertise, join_port);
+            targets.push((name, address.to_string(), "joining"));
+        }
     }
     targets
 }
@@ -105,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_member_of_etcd_and_every_living_host_is_a_target() {
+    fn etcd_and_the_join_port_beside_it_are_targets() {
         let status = serde_json::from_str(include_str!("../../tests/answers/status.json")).unwrap();
         let targets = targets(&status, 4748);
         let texts: Vec<String> = targets
@@ -116,6 +112,7 @@ mod tests {
             texts,
             [
                 "web-1 192.0.2.1:4749 etcd",
+                "web-1 192.0.2.1:4748 joining",
                 "web-2 192.0.2.2:4749 etcd",
                 "web-2 192.0.2.2:4748 joining"
             ]

@@ -16,30 +16,30 @@ use crate::process::Process;
 use crate::table::{or_dash, short_list, table};
 
 /// From this share of its blocks on, per cent, a pool is worth a warning.
-pub(crate) const FULL: u64 = 80;
+const FULL: u64 = 80;
 
 /// What `drover ipam --json` writes.
 #[derive(Debug, Serialize)]
 pub(crate) struct IpamView {
     /// One entry a pool.
-    pub(crate) pools: Vec<PoolView>,
+    pools: Vec<PoolView>,
 }
 
 /// A pool.
 #[derive(Debug, Serialize)]
 pub(crate) struct PoolView {
     /// The subnet.
-    pub(crate) pool: Pool,
+    pool: Pool,
     /// The network it belongs to, by name; `null` when no network has it yet.
     network: Option<String>,
     /// How many blocks it has (of its `--ip-range`, if it has one).
-    pub(crate) blocks: u64,
+    blocks: u64,
     /// How many of them a host has.
-    pub(crate) blocks_taken: u64,
+    blocks_taken: u64,
     /// The share of the blocks that is taken, per cent.
-    pub(crate) use_percent: u64,
+    use_percent: u64,
     /// Whether that is more than 80.
-    pub(crate) nearly_full: bool,
+    nearly_full: bool,
     /// Who has which blocks.
     hosts: Vec<HostBlocks>,
 }
@@ -79,14 +79,14 @@ pub(crate) async fn gather(settings: &Settings) -> Result<IpamView, CommandError
 }
 
 /// What the view is made of.
-pub(crate) struct Sources {
-    pub(crate) pools: PoolTable,
-    pub(crate) networks: NetworkTable,
-    pub(crate) leases: LeaseTable,
-    pub(crate) this_host: HostName,
+struct Sources {
+    pools: PoolTable,
+    networks: NetworkTable,
+    leases: LeaseTable,
+    this_host: HostName,
 }
 
-pub(crate) fn view(sources: &Sources) -> IpamView {
+fn view(sources: &Sources) -> IpamView {
     let mut pools: Vec<PoolView> = sources
         .pools
         .pools

@@ -1,7 +1,5 @@
 //! Checks of the cluster as this host sees it.
 
-use std::collections::BTreeSet;
-
 use drover_daemon::VERSION;
 
 use super::{Outcome, error, no_answer, warning};
@@ -10,25 +8,13 @@ use crate::doctor::facts::Facts;
 use crate::doctor::port::PortState;
 
 const COORDINATOR: &str = "drover-coordinator";
-/// From this many seconds on, a clock is worth a word.
-const CLOCK_WARNING: u64 = 2;
-/// From this many on, certificates and leases suffer.
-const CLOCK_ERROR: u64 = 30;
-
-/// The store answers, and its program is there where this host runs it.
+/// The program of the store is there where this host runs it.
 pub(super) fn etcd(facts: &Facts) -> Outcome {
     let Some(status) = &facts.status else {
         return no_answer(COORDINATOR);
     };
     let mut findings = Vec::new();
     let store = &status.store;
-    if !store.reachable {
-        let reason = store.problem.as_deref().unwrap_or("no reason is known");
-        findings.push(error(
-            format!("the cluster store ({}) does not answer: {reason}", store.kind),
-            "what runs goes on; see that a majority of the etcd members runs and that their ports are reachable",
-        ));
-    }
     let own = status
         .hosts
         .iter()
@@ -79,62 +65,10 @@ pub(super) fn versions(facts: &Facts) -> Outcome {
     Outcome::Checked(findings)
 }
 
-/// Every host holds its lease, and this one is a member.
-pub(super) fn hosts(facts: &Facts) -> Outcome {
-    let Some(status) = &facts.status else {
-        return no_answer(COORDINATOR);
-    };
-    let mut findings = Vec::new();
-    if status.fenced {
-        findings.push(error(
-            format!(
-                "host `{}` was removed from its cluster: it gives out nothing new",
-                status.host
-            ),
-            "run `drover leave`, then join again with a new token",
-        ));
-    }
-    for host in status.hosts.iter().filter(|host| !host.alive) {
-        let name = &host.host.name;
-        findings.push(error(
-            format!("host `{name}` ({}) gives no sign of life", host.host.advertise),
-            format!("see to it that it runs and is reachable; if it will not come back: drover host rm {name}"),
-        ));
-    }
-    Outcome::Checked(findings)
-}
-
-/// The clocks agree.
-pub(super) fn clocks(facts: &Facts) -> Outcome {
-    let Some(status) = &facts.status else {
-        return no_answer(COORDINATOR);
-    };
-    let findings = status.hosts.iter().filter_map(|host| {
-        let offset = host.clock_offset?;
-        let problem = || {
-            format!(
-                "the clock of host `{}` is off by {offset:+} s",
-                host.host.name
-            )
-        };
-        let remedy = "keep the clocks of all hosts by NTP: apt install systemd-timesyncd";
-        match offset.unsigned_abs() {
-            0..=CLOCK_WARNING => None,
-            off if off < CLOCK_ERROR => Some(warning(problem(), remedy)),
-            _ => Some(error(problem(), remedy)),
-        }
-    });
-    Outcome::Checked(findings.collect())
-}
-
 /// The TCP ports of other hosts can be reached.
 pub(super) fn ports(facts: &Facts) -> Outcome {
-    let Some(status) = &facts.status else {
+    if facts.status.is_none() {
         return no_answer(COORDINATOR);
-    };
-    let alone: BTreeSet<_> = status.hosts.iter().map(|host| &host.host.name).collect();
-    if facts.ports.is_empty() && alone.len() > 1 {
-        return Outcome::Skipped("no ports are known".to_owned());
     }
     let findings = facts.ports.iter().filter_map(|port| match &port.state {
         PortState::Open => None,

@@ -60,8 +60,11 @@ pub(super) fn sockets(facts: &Facts) -> Outcome {
     Outcome::Checked(findings.collect())
 }
 
-/// The engine answers.
+/// The engine answers. The coordinator says so itself while it runs.
 pub(super) fn engine(facts: &Facts) -> Outcome {
+    if facts.examination.is_some() {
+        return Outcome::Checked(Vec::new());
+    }
     let finding = facts.engine.as_ref().err().map(|reason| {
         error(
             format!(
