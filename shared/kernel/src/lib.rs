@@ -5,6 +5,7 @@
 //! `/proc/sys`. What is to happen in another network namespace happens on a thread of its own that
 //! enters the namespace and ends: a thread of the runtime never does.
 
+mod announce;
 mod apply;
 mod error;
 mod kernel;

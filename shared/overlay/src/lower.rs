@@ -249,6 +249,11 @@ fn lower_endpoints(desired: &Desired, state: &mut State) {
                 .insert(IpNet::from(address), Target::Link(bridge.clone()));
             state.proxies.remove(&(bridge.clone(), address));
         }
+        // The bridge need not ask for what is known, and is never told otherwise.
+        for address in &endpoint.addresses {
+            let neighbour = (Place::Overlay, bridge.clone(), address.addr());
+            state.neighbours.insert(neighbour, endpoint.mac);
+        }
         let sandbox = Sandbox {
             link: id.sandbox_link(),
             mac: endpoint.mac,

@@ -7,6 +7,8 @@ use drover_overlay::name;
 use drover_plugin_host::DriverError;
 use drover_plugin_protocol::network::JoinAnswer;
 
+use tracing::warn;
+
 use super::Owner;
 use super::settle::Settled;
 use crate::record::{Endpoint, Joined, Network};
@@ -198,12 +200,25 @@ impl Owner {
         let settled = self.settle().await;
         let needed = [&id.port_link(), &name::bridge(&endpoint.network)];
         match served(&settled, &needed) {
-            Ok(()) => Ok(join_answer(id, &endpoint, &network)),
+            Ok(()) => {
+                self.announce(&endpoint).await;
+                Ok(join_answer(id, &endpoint, &network))
+            }
             Err(error) => {
                 self.records.set_joined(id, None).map_err(unwritten)?;
                 self.settle().await;
                 Err(error)
             }
+        }
+    }
+
+    /// Those who talked to an earlier container with this address learn the new link address.
+    async fn announce(&self, endpoint: &Endpoint) {
+        let Some(kernel) = &self.kernel else { return };
+        let addresses = endpoint.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let bridge = name::bridge(&endpoint.network);
+        if let Err(error) = kernel.announce(&bridge, endpoint.mac, addresses).await {
+            warn!(%error, "the neighbours were not told of a new link address");
         }
     }
 
