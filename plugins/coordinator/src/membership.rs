@@ -18,6 +18,7 @@
 //! | `initiate` | `drover init` |
 //! | `admission`, `server` | lets hosts in and renews certificates, on the first host |
 //! | `client`, `join` | `drover join` |
+//! | `fence` | notices that this host was removed |
 //! | `removal` | `drover host rm`, `drover leave` |
 //! | `renewal` | keeps this host's certificate from ending |
 //! | `transfer` | carries what is in one store to another |
@@ -26,6 +27,7 @@ mod admission;
 mod client;
 mod etcd;
 mod failure;
+mod fence;
 mod home;
 mod initiate;
 mod join;
@@ -151,7 +153,7 @@ async fn open_cluster(home: &Home, file: ClusterFile) -> Result<Membership, Fail
         .await
         .map_err(|error| internal(&error))?;
     Ok(Membership {
-        store,
+        store: store.fenced_by(&member_key(&file.member)),
         kind: StoreKind::Etcd {
             endpoints: file.endpoints,
         },
@@ -273,7 +275,8 @@ fn removal(context: &Context) -> removal::Removal<'_> {
     }
 }
 
-/// Lets hosts in where this is the first host, and renews this host's certificate, until the shutdown.
+/// Lets hosts in where this is the first host, renews this host's certificate, and notices when it is
+/// removed, until the shutdown.
 pub async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
     let home = Home::new(&context.settings);
     let file = match home.cluster() {
@@ -289,12 +292,23 @@ pub async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
         tokio::join!(
             server::serve(&home, &file, context.store(), stop),
             renewal::serve(&home, &file, context.store()),
+            fence::watch(
+                context.cluster.clone(),
+                &context.fenced,
+                context.host(),
+                context.member()
+            ),
         );
     };
     tokio::select! {
         () = work => {}
         _ = shutdown.wait_for(|stop| *stop) => {}
     }
+}
+
+/// The key that a member's every change depends on.
+fn member_key(member: &str) -> String {
+    format!("members/{member}")
 }
 
 /// 32 random hexadecimal digits.

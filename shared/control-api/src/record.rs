@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cluster` | [`ClusterRecord`] |
 //! | `hosts/<name>` | [`HostRecord`] |
+//! | `members/<member id>` | the name of the host; a host can change nothing once its own is gone |
 //! | `alive/<name>` | [`AliveRecord`], bound to a lease |
 //! | `pools/<pool>` | [`PoolRecord`] |
 //! | `blocks/<pool>/<block>` | [`BlockRecord`] |

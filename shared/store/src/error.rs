@@ -80,6 +80,9 @@ pub enum Error {
     /// What is in the store is being carried to another.
     #[error("the store is being moved; try again in a few seconds")]
     Moving,
+    /// The key is gone that this user's commits depend on ([`crate::Store::fenced_by`]).
+    #[error("this host is no longer a member of its cluster and can change nothing in it")]
+    Fenced,
     /// The store was closed while the call was under way.
     #[error("the store was closed")]
     Closed,

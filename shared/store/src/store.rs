@@ -20,6 +20,8 @@ pub struct Store {
     /// Whether it is frozen. A commit holds it for reading, so that freezing waits for those under
     /// way.
     frozen: Arc<RwLock<bool>>,
+    /// The key that every commit depends on.
+    fence: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +73,7 @@ impl Store {
         Self {
             kind,
             frozen: Arc::new(RwLock::new(false)),
+            fence: None,
         }
     }
 
@@ -100,6 +103,25 @@ impl Store {
     /// When endpoints or certificates cannot be used at all.
     pub async fn connect_etcd(config: EtcdConfig) -> Result<Self> {
         Ok(Self::of(Kind::Etcd(Arc::new(Etcd::connect(config).await?))))
+    }
+
+    /// The same store, whose every commit is made only while `key` is there, and otherwise ends in
+    /// [`Error::Fenced`]. Whoever deletes the key shuts its holder out, even one that does not know yet.
+    #[must_use]
+    pub fn fenced_by(&self, key: &str) -> Self {
+        Self {
+            fence: Some(key.into()),
+            ..self.clone()
+        }
+    }
+
+    /// The same store without [`Self::fenced_by`].
+    #[must_use]
+    pub fn unfenced(&self) -> Self {
+        Self {
+            fence: None,
+            ..self.clone()
+        }
     }
 
     /// Goes on with another configuration, for all clones: a new certificate, or other endpoints.
@@ -168,18 +190,27 @@ impl Store {
     /// Makes the changes if the conditions hold.
     ///
     /// # Errors
-    /// When the transaction is too large or has a wrong key, its lease is gone, or the store does not
-    /// answer; only in the last case it is not known whether the changes were made.
-    pub async fn commit(&self, transaction: Transaction) -> Result<Outcome> {
+    /// When the transaction is too large or has a wrong key, its lease is gone, this host is fenced, or
+    /// the store does not answer; only in the last case it is not known whether the changes were made.
+    pub async fn commit(&self, mut transaction: Transaction) -> Result<Outcome> {
+        if let Some(fence) = &self.fence {
+            transaction = transaction.if_present(&**fence);
+        }
         transaction.check()?;
         let frozen = self.frozen.read().await;
         if *frozen {
             return Err(Error::Moving);
         }
-        match &self.kind {
-            Kind::Embedded(store) => store.commit(transaction).await,
-            Kind::Etcd(store) => store.commit(transaction).await,
+        let outcome = match &self.kind {
+            Kind::Embedded(store) => store.commit(transaction).await?,
+            Kind::Etcd(store) => store.commit(transaction).await?,
+        };
+        if let (Outcome::Conflict, Some(fence)) = (outcome, &self.fence)
+            && self.get(fence).await?.is_none()
+        {
+            return Err(Error::Fenced);
         }
+        Ok(outcome)
     }
 
     /// Refuses every commit of this and all clones from now on ([`Error::Moving`]), and lists what

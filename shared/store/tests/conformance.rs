@@ -74,6 +74,7 @@ conformance![
     transactions::what_is_no_key_is_refused,
     transactions::deleting_nothing_changes_nothing,
     transactions::a_frozen_store_changes_no_more,
+    transactions::who_is_fenced_changes_no_more,
     watches::every_change_comes_once_in_order,
     watches::a_watch_sees_only_its_prefix,
     watches::a_watch_from_the_past_replays,

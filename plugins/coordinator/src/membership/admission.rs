@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::failure::{self, conflict, denied, internal, invalid, unavailable};
 use super::home::ClusterFile;
 use super::initiate::first_subject;
+use super::member_key;
 use super::protocol::{JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, WithdrawRequest};
 use crate::host::lowest_free;
 
@@ -110,6 +111,7 @@ impl Admission {
             Transaction::new()
                 .if_unchanged(&key, revision)
                 .if_absent(&host)
+                .put(member_key(&request.member), request.host.as_str())
                 .put_record(&key, &used)?
                 .put_record(&host, &record)
         };
@@ -191,6 +193,7 @@ impl Admission {
         let host = format!("hosts/{name}");
         let undo = Transaction::new()
             .if_unchanged(&host, revision)
+            .delete(member_key(&request.member))
             .delete(&host);
         let key = format!("tokens/{}", Token::hash_of_secret(&request.secret));
         let token = self.store.get_record::<TokenRecord>(&key).await;

@@ -13,10 +13,10 @@ pub(super) fn internal(error: &dyn Error) -> Failure {
 
 /// The store does not answer, or not as it should.
 pub(super) fn store(error: &drover_store::Error) -> Failure {
-    let kind = if error.is_unavailable() {
-        FailureKind::Unavailable
-    } else {
-        FailureKind::Internal
+    let kind = match error {
+        error if error.is_unavailable() => FailureKind::Unavailable,
+        drover_store::Error::Fenced => FailureKind::Denied,
+        _ => FailureKind::Internal,
     };
     Failure::new(kind, chain(error))
 }

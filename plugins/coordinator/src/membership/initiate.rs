@@ -12,7 +12,7 @@ use drover_store::{Store, Transaction};
 
 use super::failure::{self, conflict, internal};
 use super::home::{ClusterFile, EtcdKind, Home, Role};
-use super::transfer;
+use super::{member_key, transfer};
 use crate::context::Membership;
 use crate::host::Facts;
 
@@ -172,6 +172,7 @@ impl First<'_> {
         }
         transfer::copy(&frozen.entries, store).await?;
         let put = Transaction::new()
+            .put(member_key(&record.member), record.name.as_str())
             .put_record(own, &record)
             .map_err(|error| internal(&error))?;
         store

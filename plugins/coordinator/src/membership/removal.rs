@@ -11,7 +11,7 @@ use drover_store::{Entry, Store, Transaction};
 
 use super::failure::{self, conflict, internal, invalid};
 use super::home::{AloneFile, ClusterFile, EtcdKind, Home, Role};
-use super::transfer;
+use super::{member_key, transfer};
 
 /// How hosts are taken out of a store.
 pub(super) struct Removal<'a> {
@@ -47,32 +47,44 @@ impl Removal<'_> {
     /// Removes a host. Its record goes first: from then on it is fenced, and what it held can be
     /// released. A removal that was cut off is gone on with by asking again.
     pub(super) async fn remove(&self, name: &HostName) -> Result<RemovedHost, Failure> {
-        let key = format!("hosts/{name}");
-        let found = self.store.get_record::<HostRecord>(&key).await;
-        let found = found.map_err(|error| failure::store(&error))?;
-        if found.is_some() {
-            let fence = Transaction::new()
-                .delete(&key)
-                .delete(format!("alive/{name}"));
-            let fenced = self
-                .store
-                .commit(fence)
-                .await
-                .map_err(|error| failure::store(&error))?;
-            tracing::info!(host = %name, fenced = fenced.is_committed(), "the host is removed");
-        }
+        let found = self.fence(name).await?;
         let blocks = self.release_blocks(name).await?;
         let networks = self.networks(name).await?;
         let held = self
             .delete_below(&["copies/", "attachments/"], name)
             .await?;
-        if found.is_none() && blocks.is_empty() && held == 0 {
+        if !found && blocks.is_empty() && held == 0 {
             return Err(Failure::new(
                 FailureKind::NotFound,
                 format!("the cluster has no host `{name}`: `drover peers` lists them"),
             ));
         }
         Ok(RemovedHost { blocks, networks })
+    }
+
+    /// Deletes the host's record, and with it its right to change anything; whether there was one.
+    async fn fence(&self, name: &HostName) -> Result<bool, Failure> {
+        let key = format!("hosts/{name}");
+        loop {
+            let found = self.store.get_record::<HostRecord>(&key).await;
+            let Some((record, revision)) = found.map_err(|error| failure::store(&error))? else {
+                return Ok(false);
+            };
+            let fence = Transaction::new()
+                .if_unchanged(&key, revision)
+                .delete(&key)
+                .delete(member_key(&record.member))
+                .delete(format!("alive/{name}"));
+            let fenced = self
+                .store
+                .commit(fence)
+                .await
+                .map_err(|error| failure::store(&error))?;
+            if fenced.is_committed() {
+                tracing::info!(host = %name, "the host is removed");
+                return Ok(true);
+            }
+        }
     }
 
     /// Takes the host's name off every block: as its owner, and as the holder of single addresses.
@@ -191,7 +203,13 @@ pub(super) async fn leave(
                         networks.join(", ")
                     )));
                 }
-                match removal.remove(&cluster.host).await {
+                // With the first step it fences itself, and still has the rest to do.
+                let store = removal.store.unfenced();
+                let own = Removal {
+                    store: &store,
+                    ..*removal
+                };
+                match own.remove(&cluster.host).await {
                     Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
                     _ => {}
                 }
@@ -247,7 +265,7 @@ async fn carry_back(store: &Store, home: &Home, cluster: &ClusterFile) -> Result
     let entries: Vec<_> = frozen
         .entries
         .into_iter()
-        .filter(|entry| !entry.key.starts_with("tokens/"))
+        .filter(|entry| !entry.key.starts_with("tokens/") && !entry.key.starts_with("members/"))
         .collect();
     let partial = home.embedded().with_extension("redb.partial");
     drover_pki::file::remove(&partial).map_err(|error| internal(&error))?;

@@ -328,3 +328,48 @@ pub(crate) async fn a_frozen_store_changes_no_more(store: &Store) {
             .is_committed()
     );
 }
+
+pub(crate) async fn who_is_fenced_changes_no_more(store: &Store) {
+    let mine = store.fenced_by("members/mine");
+    let write = |value: &str| Transaction::new().put("block", value);
+    assert!(matches!(
+        mine.commit(write("early")).await,
+        Err(Error::Fenced)
+    ));
+    assert!(
+        store
+            .commit(Transaction::new().put("members/mine", ""))
+            .await
+            .unwrap()
+            .is_committed()
+    );
+    assert!(mine.commit(write("mine")).await.unwrap().is_committed());
+    let conflict = mine
+        .commit(write("again").if_absent("block"))
+        .await
+        .unwrap();
+    assert_eq!(
+        conflict,
+        Outcome::Conflict,
+        "a conflict of its own is not the fence"
+    );
+    // Leaving: the last that a member does is its own.
+    let last = Transaction::new().delete("members/mine").put("left", "x");
+    assert!(mine.commit(last).await.unwrap().is_committed());
+    assert!(matches!(
+        mine.commit(write("late")).await,
+        Err(Error::Fenced)
+    ));
+    assert!(matches!(
+        mine.clone().commit(write("late").if_present("block")).await,
+        Err(Error::Fenced)
+    ));
+    assert_eq!(text(store, "block").await.as_deref(), Some("mine"));
+    assert!(
+        mine.unfenced()
+            .commit(write("other"))
+            .await
+            .unwrap()
+            .is_committed()
+    );
+}

@@ -169,6 +169,14 @@ async fn a_removed_host_gets_no_certificate_and_can_leave_by_itself() {
         .await
         .unwrap();
 
+    // Before it has noticed anything it can change nothing any more.
+    let claim = Transaction::new().put("blocks/p/b", "{}");
+    let refused = there.store.commit(claim).await.unwrap_err();
+    assert!(
+        matches!(refused, drover_store::Error::Fenced),
+        "{refused:?}"
+    );
+
     let file = second.cluster().unwrap();
     let due = second.home.certificate().unwrap().unwrap().renew_at();
     let refused = renewal::renew_if_due(&second.home, &file, &there.store, due)
