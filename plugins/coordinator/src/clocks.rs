@@ -84,7 +84,9 @@ fn listen(
 
 fn offset(theirs: u64, ours: u64) -> i64 {
     let (theirs, ours) = (i64::try_from(theirs), i64::try_from(ours));
-    theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(0))
+    let offset = theirs.unwrap_or(i64::MAX).saturating_sub(ours.unwrap_or(0));
+    // Both are cut to whole seconds, and the change has travelled.
+    if offset.abs() <= 1 { 0 } else { offset }
 }
 
 #[cfg(test)]

@@ -282,7 +282,7 @@ impl Reconciler {
                     return Ok(false);
                 }
             }
-            self.memory.did(step, &effect, name);
+            self.memory.did(step, &effect, view);
         }
         Ok(true)
     }

@@ -26,18 +26,40 @@ const HOSTS: usize = 3;
 #[derive(Debug, Clone)]
 enum Event {
     /// `docker network create NAME`, perhaps with `--subnet`.
-    Create { host: usize, name: usize, subnet: Option<u8> },
+    Create {
+        host: usize,
+        name: usize,
+        subnet: Option<u8>,
+    },
     /// `docker network rm NAME`.
-    Remove { host: usize, name: usize },
+    Remove {
+        host: usize,
+        name: usize,
+    },
     /// A container starts on the network, or stops.
-    Attach { host: usize, name: usize },
-    Detach { host: usize, name: usize },
+    Attach {
+        host: usize,
+        name: usize,
+    },
+    Detach {
+        host: usize,
+        name: usize,
+    },
     /// A host looks, at a snapshot that is so many rounds old, and does at most so many steps.
-    Look { host: usize, age: usize, steps: usize },
+    Look {
+        host: usize,
+        age: usize,
+        steps: usize,
+    },
     /// A host's process ends between the engine's answer and the note of it.
-    CrashInCreate { host: usize },
+    CrashInCreate {
+        host: usize,
+    },
     /// A host goes away, or comes back.
-    Away { host: usize, away: bool },
+    Away {
+        host: usize,
+        away: bool,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -74,11 +96,21 @@ impl Engine {
     fn attach(&self, id: &NetworkId) {
         let mut state = self.0.lock().unwrap();
         let endpoints = &mut state.1.get_mut(id).unwrap().containers;
-        endpoints.insert(format!("container {}", endpoints.len()), NetworkEndpoint::default());
+        endpoints.insert(
+            format!("container {}", endpoints.len()),
+            NetworkEndpoint::default(),
+        );
     }
 
     fn detach(&self, id: &NetworkId) {
-        self.0.lock().unwrap().1.get_mut(id).unwrap().containers.pop_last();
+        self.0
+            .lock()
+            .unwrap()
+            .1
+            .get_mut(id)
+            .unwrap()
+            .containers
+            .pop_last();
     }
 
     fn endpoints(&self) -> BTreeMap<NetworkId, u32> {
@@ -93,10 +125,18 @@ impl Engine {
 impl Copies for Engine {
     async fn create(&self, creation: &CreateNetwork) -> Result<NetworkId, Refusal> {
         let mut state = self.0.lock().unwrap();
-        let pools: BTreeSet<&str> =
-            creation.ipam.config.iter().map(|config| config.subnet.as_str()).collect();
+        let pools: BTreeSet<&str> = creation
+            .ipam
+            .config
+            .iter()
+            .map(|config| config.subnet.as_str())
+            .collect();
         for network in state.1.values() {
-            let overlap = network.ipam.config.iter().any(|c| pools.contains(c.subnet.as_str()));
+            let overlap = network
+                .ipam
+                .config
+                .iter()
+                .any(|c| pools.contains(c.subnet.as_str()));
             if network.name == creation.name || overlap {
                 return Err(Refusal::Refused("there is one already".to_owned()));
             }
@@ -145,7 +185,11 @@ struct World {
 impl World {
     async fn new() -> Self {
         let memory = std::path::Path::new("/dev/shm");
-        let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let folder = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let folder = tempfile::tempdir_in(folder).unwrap();
         let store = Store::open_embedded(folder.path().join("store.redb")).unwrap();
         let mut hosts = Vec::new();
@@ -153,10 +197,20 @@ impl World {
             let name: HostName = format!("h{number}").parse().unwrap();
             let database = Database::open(folder.path().join(format!("{name}.redb"))).unwrap();
             let intents = Table::open(&database, "intents").unwrap();
-            hosts.push(Host { name, engine: Engine::default(), intents, away: false });
+            hosts.push(Host {
+                name,
+                engine: Engine::default(),
+                intents,
+                away: false,
+            });
         }
-        let mut world =
-            Self { store, hosts, past: Vec::new(), next_pool: 64, _folder: folder };
+        let mut world = Self {
+            store,
+            hosts,
+            past: Vec::new(),
+            next_pool: 64,
+            _folder: folder,
+        };
         for number in 0..HOSTS {
             world.set_away(number, false).await;
         }
@@ -169,8 +223,11 @@ impl World {
         let name = self.hosts[host].name.clone();
         let alive = format!("alive/{name}");
         let transaction = Transaction::new().put(format!("hosts/{name}"), "{}");
-        let transaction =
-            if away { transaction.delete(alive) } else { transaction.put(alive, "{}") };
+        let transaction = if away {
+            transaction.delete(alive)
+        } else {
+            transaction.put(alive, "{}")
+        };
         assert!(self.store.commit(transaction).await.unwrap().is_committed());
     }
 
@@ -182,7 +239,9 @@ impl World {
     fn view(&self, host: usize, snapshot: &Snapshot) -> View {
         let host = &self.hosts[host];
         let list = host.engine.list();
-        let all = list.iter().map(|network| network.id.parse::<NetworkId>().unwrap());
+        let all = list
+            .iter()
+            .map(|network| network.id.parse::<NetworkId>().unwrap());
         let there: BTreeSet<NetworkId> = all.collect();
         let copies = snapshot.records::<drover_control_api::record::CopyRecord>("copies/");
         let copies: BTreeSet<NetworkId> = copies
@@ -212,7 +271,11 @@ impl World {
                 copies: &self.hosts[host].engine,
                 intents: &self.hosts[host].intents,
                 view: &view,
-                writer: Writer { snapshot: &snapshot, host: &self.hosts[host].name, now: 1 },
+                writer: Writer {
+                    snapshot: &snapshot,
+                    host: &self.hosts[host].name,
+                    now: 1,
+                },
             };
             executor.execute(step).await.unwrap();
             self.release(host, &before).await;
@@ -224,21 +287,28 @@ impl World {
     fn pools_in_engine(&self, host: usize) -> BTreeSet<Pool> {
         let list = self.hosts[host].engine.list();
         let configs = list.iter().flat_map(|network| &network.ipam.config);
-        configs.map(|config| config.subnet.parse().unwrap()).collect()
+        configs
+            .map(|config| config.subnet.parse().unwrap())
+            .collect()
     }
 
     /// `ReleasePool`: a pool that no network has is deleted.
     async fn release(&self, host: usize, before: &BTreeSet<Pool>) {
         for pool in before.difference(&self.pools_in_engine(host)) {
             let key = format!("pools/{}", pool.key());
-            let Some((record, revision)) =
-                self.store.get_record::<PoolRecord>(&key).await.unwrap()
+            let Some((record, revision)) = self.store.get_record::<PoolRecord>(&key).await.unwrap()
             else {
                 continue;
             };
             if record.network.is_none() {
                 let delete = Transaction::new().if_unchanged(&key, revision).delete(&key);
-                self.store.commit(delete).await.unwrap().is_committed().then_some(()).unwrap();
+                self.store
+                    .commit(delete)
+                    .await
+                    .unwrap()
+                    .is_committed()
+                    .then_some(())
+                    .unwrap();
             }
         }
     }
@@ -264,10 +334,16 @@ impl World {
             let claim = Transaction::new().put_record(&key, &record).unwrap();
             assert!(self.store.commit(claim).await.unwrap().is_committed());
         }
-        let config = IpamConfig { subnet: pool.to_string(), ..IpamConfig::default() };
+        let config = IpamConfig {
+            subnet: pool.to_string(),
+            ..IpamConfig::default()
+        };
         let creation = CreateNetwork {
             name: format!("net{name}"),
-            ipam: Ipam { config: vec![config], ..Ipam::default() },
+            ipam: Ipam {
+                config: vec![config],
+                ..Ipam::default()
+            },
             options: [("encryption".to_owned(), "off".to_owned())].into(),
             ..CreateNetwork::default()
         };
@@ -309,11 +385,17 @@ impl World {
             }
             Event::Attach { host, name } => {
                 let engine = &self.hosts[host].engine;
-                engine.named(&format!("net{name}")).iter().for_each(|id| engine.attach(id));
+                engine
+                    .named(&format!("net{name}"))
+                    .iter()
+                    .for_each(|id| engine.attach(id));
             }
             Event::Detach { host, name } => {
                 let engine = &self.hosts[host].engine;
-                engine.named(&format!("net{name}")).iter().for_each(|id| engine.detach(id));
+                engine
+                    .named(&format!("net{name}"))
+                    .iter()
+                    .for_each(|id| engine.detach(id));
             }
             Event::Look { host, age, steps } => {
                 if !self.hosts[host].away {
@@ -344,7 +426,10 @@ impl World {
                 return plans;
             }
         }
-        panic!("the hosts do not come to rest: {:?}", self.look(0, 0, 0).await);
+        panic!(
+            "the hosts do not come to rest: {:?}",
+            self.look(0, 0, 0).await
+        );
     }
 
     fn check(&self, plans: &[Plan]) {
@@ -356,8 +441,14 @@ impl World {
         let at_odds = plans.iter().any(|plan| !plan.conflicts.is_empty());
         for (id, record) in &networks {
             let name = snapshot.record::<LogicalNetworkId>(&format!("names/{}", record.name));
-            assert!(at_odds || name.as_ref() == Some(id), "{record:?} has lost its name");
-            assert!(at_odds || record.state != NetworkState::Removing, "{record:?} does not go");
+            assert!(
+                at_odds || name.as_ref() == Some(id),
+                "{record:?} has lost its name"
+            );
+            assert!(
+                at_odds || record.state != NetworkState::Removing,
+                "{record:?} does not go"
+            );
         }
         assert_eq!(snapshot.under("names/").count(), networks.len());
         for prefix in ["copies/", "attachments/"] {
@@ -368,7 +459,11 @@ impl World {
         }
         for (number, plan) in plans.iter().enumerate() {
             let view = self.view(number, snapshot);
-            assert!(orphaned_pools(&view).is_empty(), "{:?}", orphaned_pools(&view));
+            assert!(
+                orphaned_pools(&view).is_empty(),
+                "{:?}",
+                orphaned_pools(&view)
+            );
             let left = view.pools.values().any(Option::is_none);
             assert!(at_odds || !left, "a pool is left: {:?}", view.pools);
             for (id, network) in &view.networks {
@@ -377,15 +472,27 @@ impl World {
                 if network.is_unwanted() {
                     assert!(network.is_attached(), "{id} waits for nobody");
                 }
-                let copy = network.copies.get(&view.host).and_then(|copy| view.local.get(copy));
+                let copy = network
+                    .copies
+                    .get(&view.host)
+                    .and_then(|copy| view.local.get(copy));
                 let placed = copy.is_some_and(|copy| copy.is_copy_of(&network.record));
-                assert!(placed || !plan.conflicts.is_empty(), "{id} has no copy on {number}");
+                assert!(
+                    placed || !plan.conflicts.is_empty(),
+                    "{id} has no copy on {number}"
+                );
             }
-            let copies = view.networks.values().filter_map(|n| n.copies.get(&view.host));
+            let copies = view
+                .networks
+                .values()
+                .filter_map(|n| n.copies.get(&view.host));
             let copies: BTreeSet<_> = copies.collect();
             for id in view.local.keys() {
                 let placed = copies.contains(id);
-                assert!(placed || !plan.conflicts.is_empty(), "{id} of {number} is nobody's");
+                assert!(
+                    placed || !plan.conflicts.is_empty(),
+                    "{id} of {number} is nobody's"
+                );
             }
             assert_eq!(self.hosts[number].intents.list().unwrap(), vec![]);
         }
@@ -393,7 +500,10 @@ impl World {
 }
 
 fn run(events: &[Event]) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new().await;
         for event in events {
@@ -420,14 +530,35 @@ proptest! {
 
 #[test]
 fn one_host_creates_and_every_host_has_it_until_it_is_removed_everywhere() {
-    let look = |host| Event::Look { host, age: 0, steps: 9 };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let look = |host| Event::Look {
+        host,
+        age: 0,
+        steps: 9,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new().await;
-        for event in [Event::Create { host: 0, name: 0, subnet: None }, look(0), look(1), look(2)] {
+        for event in [
+            Event::Create {
+                host: 0,
+                name: 0,
+                subnet: None,
+            },
+            look(0),
+            look(1),
+            look(2),
+        ] {
             world.happen(&event).await;
         }
-        assert!(world.hosts.iter().all(|host| host.engine.named("net0").is_some()));
+        assert!(
+            world
+                .hosts
+                .iter()
+                .all(|host| host.engine.named("net0").is_some())
+        );
         // A container on host 1 keeps it; host 0 gets its copy back.
         world.happen(&Event::Attach { host: 1, name: 0 }).await;
         world.happen(&look(1)).await;
@@ -440,17 +571,37 @@ fn one_host_creates_and_every_host_has_it_until_it_is_removed_everywhere() {
         world.happen(&Event::Detach { host: 1, name: 0 }).await;
         let plans = world.settle().await;
         world.check(&plans);
-        assert!(world.hosts.iter().all(|host| host.engine.named("net0").is_none()));
+        assert!(
+            world
+                .hosts
+                .iter()
+                .all(|host| host.engine.named("net0").is_none())
+        );
     });
 }
 
 #[test]
 fn a_name_that_two_hosts_use_at_once_ends_as_one_network() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new().await;
-        world.happen(&Event::Create { host: 0, name: 0, subnet: None }).await;
-        world.happen(&Event::Create { host: 1, name: 0, subnet: None }).await;
+        world
+            .happen(&Event::Create {
+                host: 0,
+                name: 0,
+                subnet: None,
+            })
+            .await;
+        world
+            .happen(&Event::Create {
+                host: 1,
+                name: 0,
+                subnet: None,
+            })
+            .await;
         let plans = world.settle().await;
         world.check(&plans);
         let pools: BTreeSet<_> = (0..HOSTS).map(|host| world.pools_in_engine(host)).collect();
@@ -461,11 +612,20 @@ fn a_name_that_two_hosts_use_at_once_ends_as_one_network() {
 
 #[test]
 fn both_stay_and_a_person_is_told_when_both_are_in_use() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new().await;
         for host in [0, 1] {
-            world.happen(&Event::Create { host, name: 0, subnet: None }).await;
+            world
+                .happen(&Event::Create {
+                    host,
+                    name: 0,
+                    subnet: None,
+                })
+                .await;
             world.happen(&Event::Attach { host, name: 0 }).await;
         }
         let plans = world.settle().await;
@@ -474,10 +634,21 @@ fn both_stay_and_a_person_is_told_when_both_are_in_use() {
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains("docker network rm net0"), "{told:?}");
         // The person does it, and the networks become one.
-        let loser = plans.iter().position(|plan| !plan.conflicts.is_empty()).unwrap();
-        world.happen(&Event::Detach { host: loser, name: 0 }).await;
+        let loser = plans
+            .iter()
+            .position(|plan| !plan.conflicts.is_empty())
+            .unwrap();
+        world
+            .happen(&Event::Detach {
+                host: loser,
+                name: 0,
+            })
+            .await;
         let plans = world.settle().await;
         world.check(&plans);
-        assert!(plans.iter().all(|plan| plan.conflicts.is_empty()), "{plans:?}");
+        assert!(
+            plans.iter().all(|plan| plan.conflicts.is_empty()),
+            "{plans:?}"
+        );
     });
 }

@@ -141,6 +141,11 @@ impl Registrar {
                 return Ok(Joined::Gone);
             };
             let Some(network) = self.network_of(&record).await? else {
+                // What was removed as soon as it was created is given back in a moment.
+                if self.is_being_created_here(&record) && began.elapsed() <= REMOVAL {
+                    tokio::time::sleep(POLL).await;
+                    continue;
+                }
                 return self.join_creation(record, revision, sub_pool).await;
             };
             let copy_key = format!("copies/{}/{}", network.id, self.member.host);
@@ -169,18 +174,22 @@ impl Registrar {
         revision: u64,
         sub_pool: Option<IpNet>,
     ) -> Result<Joined> {
-        let own = record.claimed_by == self.member.host;
-        let recent = record.claimed_at.saturating_add(CREATION) > now();
-        if own && recent {
+        if self.is_being_created_here(&record) {
             return Err(ClaimFailure::BeingCreated(record.pool));
         }
-        if !own {
+        if record.claimed_by != self.member.host {
             pool::check_same_range(&record, sub_pool)?;
             return Ok(Joined::Granted(record));
         }
         // A creation that failed here without a word: the engine died, or its release was lost.
         self.remove_pool(&record, revision).await?;
         Ok(Joined::Gone)
+    }
+
+    /// Whether this host has claimed the pool a moment ago, for a network that nobody has seen yet.
+    fn is_being_created_here(&self, record: &PoolRecord) -> bool {
+        let recent = record.claimed_at.saturating_add(CREATION) > now();
+        recent && record.claimed_by == self.member.host
     }
 
     /// Gives a pool back. It goes if its network was never seen.

@@ -187,15 +187,24 @@ impl Memory {
     }
 
     /// A step was tried.
-    pub(super) fn did(&mut self, step: &Step, effect: &Effect, name: &str) {
+    pub(super) fn did(&mut self, step: &Step, effect: &Effect, view: &View) {
         match (step, effect) {
             (Step::Create { network } | Step::Remove { network, .. }, Effect::Done) => {
                 self.refused.remove(network);
             }
-            (Step::Discard { reason, .. }, Effect::Done) => self.notes.push((
-                Instant::now(),
-                format!("a network `{name}` was removed that nobody used, as {reason}"),
-            )),
+            (Step::Discard { local, reason }, Effect::Done) => {
+                let Some(local) = view.local.get(local) else {
+                    return;
+                };
+                // Where the cluster has a network of the name, nobody misses this one.
+                if local.made_for.is_none() && !view.names.contains_key(&local.name) {
+                    let note = format!(
+                        "network `{}` of host `{}` was removed, as {reason}: create it again with another --subnet",
+                        local.name, view.host
+                    );
+                    self.notes.push((Instant::now(), note));
+                }
+            }
             _ => {}
         }
     }
