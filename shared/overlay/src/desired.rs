@@ -107,22 +107,28 @@ pub enum BlockHolder {
 }
 
 impl Desired {
-    /// This host's blocks of a pool: those it owns by the fabric, and those that its endpoints'
+    /// This host's blocks of each pool: those it owns by the fabric, and those that its endpoints'
     /// addresses are in, which are its own even when the fabric is late to say so.
     #[must_use]
-    pub fn own_blocks(&self, pool: Pool) -> BTreeSet<Block> {
-        let owned = self
-            .blocks
-            .iter()
-            .filter(|(_, held)| held.pool == pool && held.owner == BlockHolder::Here)
-            .map(|(block, _)| *block);
-        let used = self
-            .endpoints
-            .values()
-            .flat_map(|endpoint| &endpoint.addresses)
-            .filter(|address| pool.contains(address.addr()) && !is_single(**address))
-            .map(|address| Block::new(*address));
-        owned.chain(used).collect()
+    pub fn own_blocks(&self) -> BTreeMap<Pool, BTreeSet<Block>> {
+        let mut own: BTreeMap<Pool, BTreeSet<Block>> = BTreeMap::new();
+        for (block, held) in &self.blocks {
+            if held.owner == BlockHolder::Here {
+                own.entry(held.pool).or_default().insert(*block);
+            }
+        }
+        for endpoint in self.endpoints.values() {
+            let Some(network) = self.networks.get(&endpoint.network) else {
+                continue;
+            };
+            for address in endpoint.addresses.iter().filter(|it| !is_single(**it)) {
+                let mut pools = network.pools.iter().map(|it| it.pool);
+                if let Some(pool) = pools.find(|pool| pool.contains(address.addr())) {
+                    own.entry(pool).or_default().insert(Block::new(*address));
+                }
+            }
+        }
+        own
     }
 
     /// How packets of a family travel to a peer.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use drover_model::{Encapsulation, Encryption, Family, Mtu, NetworkId};
+use drover_model::{Block, Encapsulation, Encryption, Family, Mtu, NetworkId, Pool};
 use ipnet::IpNet;
 
 use crate::desired::{BlockHolder, Desired, Network, Peer, ThisHost, is_single};
@@ -42,6 +42,9 @@ pub fn sysctl_names() -> impl Iterator<Item = &'static str> {
     SYSCTLS.iter().map(|(name, _)| *name)
 }
 
+/// This host's blocks of each pool.
+type OwnBlocks = BTreeMap<Pool, BTreeSet<Block>>;
+
 /// The kernel objects that a desired state asks for.
 #[must_use]
 pub fn lower(desired: &Desired) -> State {
@@ -56,10 +59,11 @@ pub fn lower(desired: &Desired) -> State {
     if let Some(host) = &desired.host {
         lower_peers(desired, host, &mut state);
     }
+    let own = desired.own_blocks();
     for (id, network) in &desired.networks {
-        lower_network(desired, id, network, &mut state);
+        lower_network(&own, id, network, &mut state);
     }
-    lower_blocks(desired, &mut state);
+    lower_blocks(desired, &own, &mut state);
     lower_endpoints(desired, &mut state);
     state
 }
@@ -132,7 +136,7 @@ fn lower_direct(desired: &Desired, host: &ThisHost, state: &mut State) {
         .insert(name::DIRECT.to_owned(), Link::Direct(Direct { mtu }));
 }
 
-fn lower_network(desired: &Desired, id: &NetworkId, network: &Network, state: &mut State) {
+fn lower_network(own: &OwnBlocks, id: &NetworkId, network: &Network, state: &mut State) {
     let bridge = name::bridge(id);
     let link = Bridge {
         mtu: network.mtu,
@@ -140,7 +144,7 @@ fn lower_network(desired: &Desired, id: &NetworkId, network: &Network, state: &m
     };
     state.links.insert(bridge.clone(), Link::Bridge(link));
     for subnet in &network.pools {
-        let blocks = desired.own_blocks(subnet.pool);
+        let blocks = own.get(&subnet.pool).cloned().unwrap_or_default();
         let routers: BTreeSet<_> = blocks.iter().map(|block| block.router()).collect();
         for block in &blocks {
             if let Ok(address) = IpNet::new(block.router(), block.prefix().prefix_len()) {
@@ -166,7 +170,7 @@ fn lower_network(desired: &Desired, id: &NetworkId, network: &Network, state: &m
 }
 
 /// Which network has a pool.
-fn networks_by_pool(desired: &Desired) -> BTreeMap<drover_model::Pool, (&NetworkId, &Network)> {
+fn networks_by_pool(desired: &Desired) -> BTreeMap<Pool, (&NetworkId, &Network)> {
     let networks = desired.networks.iter();
     networks
         .flat_map(|(id, network)| {
@@ -178,7 +182,7 @@ fn networks_by_pool(desired: &Desired) -> BTreeMap<drover_model::Pool, (&Network
         .collect()
 }
 
-fn lower_blocks(desired: &Desired, state: &mut State) {
+fn lower_blocks(desired: &Desired, own: &OwnBlocks, state: &mut State) {
     let networks = networks_by_pool(desired);
     for (block, held) in &desired.blocks {
         let Some((id, network)) = networks.get(&held.pool) else {
@@ -191,7 +195,7 @@ fn lower_blocks(desired: &Desired, state: &mut State) {
                 .and_then(|peer| toward(desired, peer, network, family)),
             BlockHolder::Here | BlockHolder::Nobody => None,
         };
-        let own = desired.own_blocks(held.pool).contains(block);
+        let own = own.get(&held.pool).is_some_and(|own| own.contains(block));
         if let (false, Some(target)) = (own, route(&held.owner, held.pool.family())) {
             state.routes.insert(block.prefix(), target);
         }

@@ -11,7 +11,7 @@
 //! | `netdev drover` | root namespace | direct packets from and to the underlay device |
 //! | `inet drover` | root namespace | VXLAN only from known peers |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use drover_model::{Encapsulation, Encryption, Family};
@@ -327,7 +327,7 @@ fn remote_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
             .is_some_and(|peer| desired.encapsulation(peer, family) == Encapsulation::Direct),
         BlockHolder::Here | BlockHolder::Nobody => false,
     };
-    let pools: Vec<_> = clear_pools(desired, family).collect();
+    let pools: BTreeSet<_> = clear_pools(desired, family).collect();
     let mut prefixes = Vec::new();
     for (block, held) in desired
         .blocks
@@ -344,8 +344,9 @@ fn remote_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
 }
 
 fn local_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
-    let pools: Vec<_> = clear_pools(desired, family).collect();
-    let blocks = pools.iter().flat_map(|pool| desired.own_blocks(*pool));
+    let pools: BTreeSet<_> = clear_pools(desired, family).collect();
+    let own = desired.own_blocks();
+    let blocks = pools.iter().filter_map(|pool| own.get(pool)).flatten();
     let mut prefixes: Vec<_> = blocks.map(|block| block.prefix()).collect();
     let addresses = desired
         .endpoints
@@ -360,7 +361,7 @@ fn local_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
 /// Interval elements must not overlap: what another prefix contains is left out.
 fn intervals(mut prefixes: Vec<IpNet>) -> Set {
     prefixes.sort_by_key(|prefix| prefix.prefix_len());
-    let mut kept: std::collections::BTreeSet<IpNet> = std::collections::BTreeSet::new();
+    let mut kept: BTreeSet<IpNet> = BTreeSet::new();
     for prefix in prefixes {
         let mut wider = Some(prefix);
         let mut contained = false;

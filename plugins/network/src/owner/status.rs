@@ -16,7 +16,7 @@ impl Owner {
         let failed = settled.failed.iter();
         complaints.extend(failed.map(|(step, reason)| format!("cannot {step}: {reason}")));
         if let Some(own) = self.cluster.own() {
-            if self.underlay.is_none() {
+            if self.underlay.is_none() && self.cluster.others().next().is_some() {
                 complaints.push(format!(
                     "no device of this host has the advertised address `{}`, so no host is reached directly; set `--advertise-addr` to an address of this host",
                     own.advertise
