@@ -82,6 +82,8 @@ pub async fn serve<S: Service>(
     let (calls, mut calls_ended) = mpsc::channel::<()>(1);
     let mut connections = JoinSet::new();
     let mut stopped = stop.clone();
+    let serve_unix =
+        |stream| serve_unix(stream, service.clone(), limits, stop.clone(), calls.clone());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -92,11 +94,14 @@ pub async fn serve<S: Service>(
         let Some((stream, slot)) = accepted else {
             continue;
         };
-        let (service, stop, calls) = (service.clone(), stop.clone(), calls.clone());
+        let served = serve_unix(stream);
         connections.spawn(async move {
-            serve_unix(stream, service, limits, stop, calls).await;
+            served.await;
             drop(slot);
         });
+    }
+    for stream in waiting(listener) {
+        connections.spawn(serve_unix(stream));
     }
     drop(calls);
     let drained = tokio::time::timeout(DRAIN, async {
@@ -107,6 +112,21 @@ pub async fn serve<S: Service>(
     if drained.await.is_err() {
         warn!("stopped with calls still under way after {DRAIN:?}");
     }
+}
+
+/// The connections that wait in the listener's queue, where a peer may have sent a request already: with
+/// the listener they would be reset.
+fn waiting(listener: UnixListener) -> Vec<UnixStream> {
+    let Ok(listener) = listener.into_std() else {
+        return Vec::new();
+    };
+    let accepted = std::iter::from_fn(|| listener.accept().ok());
+    accepted
+        .filter_map(|(stream, _)| {
+            stream.set_nonblocking(true).ok()?;
+            UnixStream::from_std(stream).ok()
+        })
+        .collect()
 }
 
 /// Serves one connection that is not a unix socket, such as a TLS stream.

@@ -335,3 +335,22 @@ async fn the_sender_of_a_stream_learns_that_nobody_listens() {
     };
     tokio::time::timeout(SOON, gone).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_connection_that_waits_in_the_queue_at_a_stop_is_answered() {
+    for round in 0..20 {
+        let serving = Serving::start(Limits::default());
+        // One thread and no await in between: nothing of this is accepted yet.
+        let streams = [(); 3].map(|()| {
+            let mut stream = serving.raw();
+            stream.write_all(&post("/echo", "queued")).unwrap();
+            stream
+        });
+        serving.stop.send(true).unwrap();
+        for stream in streams {
+            let (text, _) = response(stream).await;
+            assert!(text.ends_with("queued"), "round {round}: {text}");
+        }
+        serving.ended().await;
+    }
+}

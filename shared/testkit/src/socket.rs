@@ -106,6 +106,19 @@ impl PluginSocket {
         Ok(stream)
     }
 
+    /// Posts bytes on a connection of [`Self::send_only`] whose answer has been read.
+    ///
+    /// # Errors
+    /// When the plugin has closed it.
+    pub fn send_again(
+        &self,
+        mut stream: &UnixStream,
+        method: &str,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        stream.write_all(&self.request(method, bytes))
+    }
+
     /// Reads the answer on a connection of [`Self::send_only`].
     ///
     /// # Errors
