@@ -143,7 +143,7 @@ async fn tear_down(settings: &Settings, done: &mut Done) {
         Ok(torn_down) => torn_down
             .removed
             .into_iter()
-            .for_each(|what| done.removed(what)),
+            .for_each(|what| done.removed(format!("removed {what}"))),
         Err(CommandError::NotRunning { .. }) => {}
         Err(error) => output::note(&format!("`drover-net` did not tear down: {error}")),
     }

@@ -71,9 +71,9 @@ pub(crate) fn until(now: u64, then: u64) -> String {
     };
     let (amount, unit) = match distance {
         0..120 => (distance, "second"),
-        120..7200 => (distance / 60, "minute"),
-        7200..172_800 => (distance / 3600, "hour"),
-        _ => (distance / 86_400, "day"),
+        120..7200 => (rounded(distance, 60), "minute"),
+        7200..172_800 => (rounded(distance, 3600), "hour"),
+        _ => (rounded(distance, 86_400), "day"),
     };
     let plural = if amount == 1 { "" } else { "s" };
     if past {
@@ -81,6 +81,10 @@ pub(crate) fn until(now: u64, then: u64) -> String {
     } else {
         format!("in {amount} {unit}{plural}")
     }
+}
+
+const fn rounded(distance: u64, unit: u64) -> u64 {
+    distance.saturating_add(unit / 2) / unit
 }
 
 /// Seconds since 1970-01-01 UTC.
@@ -117,7 +121,7 @@ mod tests {
     fn times_are_said_in_one_unit() {
         assert_eq!(until(1000, 1001), "in 1 second");
         assert_eq!(until(0, 3600), "in 60 minutes");
-        assert_eq!(until(0, 30 * 86_400), "in 30 days");
+        assert_eq!(until(0, 30 * 86_400 - 5), "in 30 days");
         assert_eq!(until(7200, 0), "2 hours ago");
     }
 }
