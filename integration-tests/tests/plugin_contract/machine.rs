@@ -1,8 +1,7 @@
-//! A machine for Drover's programs: a namespace, directories, the programs, and no engine.
+//! A machine for Drover: a namespace, directories, `drover up`, and no engine.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -34,12 +33,11 @@ pub(crate) fn skip() -> bool {
     }
 }
 
-/// The programs on a machine of their own. All ends, and all files go, when it is dropped.
+/// Drover on a machine of its own. All of it ends, and all files go, when it is dropped.
 pub(crate) struct Machine {
     directory: tempfile::TempDir,
     namespace: Child,
-    programs: BTreeMap<&'static str, Child>,
-    binaries: PathBuf,
+    drover: Option<Child>,
     /// Accepts connections and never answers, as an engine that boots.
     _engine: UnixListener,
 }
@@ -47,9 +45,6 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["state", "run", "plugins"] {
-            fs::create_dir(directory.path().join(name)).unwrap();
-        }
         let engine = UnixListener::bind(directory.path().join("docker.sock")).unwrap();
         let ready = directory.path().join("ready");
         let script = format!(
@@ -63,19 +58,14 @@ impl Machine {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        wait("the namespace", || ready.exists());
-        let binaries = cache::binaries().unwrap();
-        let programs = BTreeMap::new();
         let mut machine = Self {
             directory,
             namespace,
-            programs,
-            binaries,
+            drover: None,
             _engine: engine,
         };
-        for program in PROGRAMS {
-            machine.run(program);
-        }
+        machine.wait("the namespace", |_| ready.exists());
+        machine.up();
         machine
     }
 
@@ -86,87 +76,125 @@ impl Machine {
             .with_option("encryption", "off")
     }
 
-    fn path(&self) -> &Path {
-        self.directory.path()
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
-    pub(crate) fn socket(&self, program: &str) -> PathBuf {
-        match program {
-            "drover-coordinator" => self.path().join("run/control.sock"),
-            plugin => self
-                .path()
-                .join("plugins")
-                .join(plugin)
-                .with_extension("sock"),
-        }
+    pub(crate) fn socket(&self, plugin: &str) -> PathBuf {
+        self.path("plugins").join(plugin).with_extension("sock")
     }
 
-    /// Starts a program and waits until its socket takes connections.
-    pub(crate) fn run(&mut self, program: &'static str) {
-        let binary = self.binaries.join(program);
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Runs `drover up` until it says that it is.
+    pub(crate) fn up(&mut self) {
+        let binary = cache::binaries().unwrap().join("drover");
         assert!(
             binary.exists(),
             "`{}` is not there: build it first",
             binary.display()
         );
-        let log = self.path().join(format!("{program}.log"));
-        let log = File::options().create(true).append(true).open(log).unwrap();
-        let path = |name: &str| self.path().join(name).display().to_string();
+        let said = |machine: &Self| machine.log().matches("drover is up").count();
+        let before = said(self);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
+        let path = |name: &str| self.path(name).into_os_string();
+        let mut engine = std::ffi::OsString::from("unix://");
+        engine.push(path("docker.sock"));
         let child = Command::new("nsenter")
             .arg(format!("--target={}", self.namespace.id()))
             .args(["--net", "--mount", "--"])
             .arg(binary)
+            .arg("up")
             .env("DROVER_CONFIG", "/dev/null")
             .env("DROVER_STATE_DIR", path("state"))
             .env("DROVER_RUN_DIR", path("run"))
             .env("DROVER_PLUGIN_DIR", path("plugins"))
-            .env(
-                "DROVER_DOCKER_HOST",
-                format!("unix://{}", path("docker.sock")),
-            )
+            .env("DROVER_DOCKER_HOST", engine)
             .env("DROVER_HOST_NAME", "alone")
             .env("DROVER_ADVERTISE_ADDR", "192.0.2.1")
-            .env("DROVER_POOLS_QUARANTINE", "1s")
             .env("DROVER_LOG_LEVEL", "debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut child = child;
-        let socket = self.socket(program);
-        let began = Instant::now();
-        while UnixStream::connect(&socket).is_err() {
-            let ended = child.try_wait().unwrap();
-            assert!(
-                ended.is_none() && began.elapsed() < PATIENCE,
-                "{program} does not serve ({ended:?})\n{}",
-                self.logs()
-            );
-            thread::sleep(Duration::from_millis(10));
-        }
-        self.programs.insert(program, child);
+        self.drover = Some(child);
+        self.wait("drover", |machine| said(machine) > before);
     }
 
-    /// Kills a program as a crash does.
-    pub(crate) fn kill(&mut self, program: &str) {
-        let mut child = self.programs.remove(program).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+    /// The process that serves a socket.
+    fn process(&self, program: &str) -> Option<Pid> {
+        let file = self.path("run/pids").join(program).with_extension("pid");
+        let text = fs::read_to_string(file).ok()?;
+        let pid = text.split_whitespace().next()?.parse().ok()?;
+        Path::new(&format!("/proc/{pid}"))
+            .exists()
+            .then(|| Pid::from_raw(pid))
     }
 
-    /// Stops a program in order, and waits for its end.
-    pub(crate) fn stop(&mut self, program: &str) {
-        let mut child = self.programs.remove(program).unwrap();
-        kill(process(&child), Signal::SIGTERM).unwrap();
+    fn signal(&self, program: &str, signal: Signal) -> Pid {
+        let process = self.process(program);
+        let process = process.unwrap_or_else(|| panic!("{program} does not run\n{}", self.logs()));
+        kill(process, signal).unwrap();
+        process
+    }
+
+    /// Ends a process with a signal and waits until another has taken its place.
+    pub(crate) fn replace(&self, program: &str, signal: Signal) {
+        let before = self.signal(program, signal);
+        self.wait(program, |machine| {
+            machine
+                .process(program)
+                .is_some_and(|process| process != before)
+        });
+    }
+
+    /// Asks a process to stop. Another takes its place.
+    pub(crate) fn stop(&self, program: &str) {
+        self.signal(program, Signal::SIGTERM);
+    }
+
+    /// Makes a process do nothing more.
+    pub(crate) fn freeze(&self, program: &str) {
+        self.signal(program, Signal::SIGSTOP);
+    }
+
+    /// Makes it go on.
+    pub(crate) fn thaw(&self, program: &str) {
+        self.signal(program, Signal::SIGCONT);
+    }
+
+    /// Stops all of Drover in order.
+    pub(crate) fn down(&mut self) {
+        let drover = self.drover.as_mut().unwrap();
+        kill(process(drover), Signal::SIGTERM).unwrap();
         let began = Instant::now();
-        while child.try_wait().unwrap().is_none() {
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{program} does not stop\n{}",
-                self.logs()
-            );
+        while began.elapsed() < PATIENCE {
+            if drover.try_wait().unwrap().is_some() {
+                self.drover = None;
+                return;
+            }
             thread::sleep(Duration::from_millis(5));
+        }
+        panic!("drover does not stop\n{}", self.logs());
+    }
+
+    /// Kills all of Drover at once, as a loss of power does.
+    pub(crate) fn crash(&mut self) {
+        if let Some(mut drover) = self.drover.take() {
+            let _killed = drover.kill();
+            let _ended = drover.wait();
+        }
+        for program in PROGRAMS {
+            if let Some(process) = self.process(program) {
+                let _killed = kill(process, Signal::SIGKILL);
+            }
         }
     }
 
@@ -182,6 +210,18 @@ impl Machine {
         }
     }
 
+    fn wait(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{what} is not there\n{}",
+                self.logs()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The links of the namespace that an engine would be in.
     pub(crate) fn links(&self) -> String {
         let listed = Command::new("nsenter")
@@ -192,26 +232,17 @@ impl Machine {
         String::from_utf8_lossy(&listed.stdout).into_owned()
     }
 
-    /// The ends of the logs.
+    /// The end of the log.
     pub(crate) fn logs(&self) -> String {
-        let mut text = String::new();
-        for program in PROGRAMS {
-            let log = fs::read_to_string(self.path().join(format!("{program}.log")));
-            let log = log.unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(25)..].join("\n");
-            text.push_str(&format!("---- {program}\n{end}\n"));
-        }
-        text
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        for child in self.programs.values_mut() {
-            let _killed = child.kill();
-            let _ended = child.wait();
-        }
+        self.crash();
         let _killed = self.namespace.kill();
         let _ended = self.namespace.wait();
     }
@@ -219,12 +250,4 @@ impl Drop for Machine {
 
 fn process(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE, "{what} is not there");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
