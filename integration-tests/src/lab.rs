@@ -122,16 +122,19 @@ impl Lab {
         Ok(())
     }
 
-    /// A network with a sleeping container `a` on the first host and `b` on the second; their addresses.
+    /// A network with a sleeping container `ann` on the first host and `bob` on the second; their addresses.
     ///
     /// # Errors
     /// Fails when one does not start.
     pub fn two_sleepers(&self, network: &str) -> Result<(String, String)> {
         self.network(network, "")?;
         let (one, two) = self.pair()?;
-        one.sleeper("a", &format!("--network {network}"))?;
-        two.sleeper("b", &format!("--network {network}"))?;
-        Ok((one.address_of("a", network)?, two.address_of("b", network)?))
+        one.sleeper("ann", &format!("--network {network}"))?;
+        two.sleeper("bob", &format!("--network {network}"))?;
+        Ok((
+            one.address_of("ann", network)?,
+            two.address_of("bob", network)?,
+        ))
     }
 
     /// Checks that `drover doctor` finds nothing on any host.

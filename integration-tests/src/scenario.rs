@@ -147,6 +147,7 @@ impl Bench {
             None => match self.attempt(scenario) {
                 Ok(()) => Outcome::Passed,
                 Err(error) => {
+                    self.pause(&error);
                     let logs = self.lab.take().map(|lab| lab.logs(60)).unwrap_or_default();
                     Outcome::Failed(format!("{error:#}\n{logs}"))
                 }
@@ -157,6 +158,22 @@ impl Bench {
             name: scenario.name,
             outcome,
             took: begun.elapsed(),
+        }
+    }
+
+    /// With `DROVER_LAB_PAUSE` a failure leaves the lab as it is, until the run is interrupted.
+    fn pause(&self, error: &anyhow::Error) {
+        let (Some(_), Some(lab)) = (std::env::var_os("DROVER_LAB_PAUSE"), &self.lab) else {
+            return;
+        };
+        say(&format!("{error:#}"));
+        for host in &lab.hosts {
+            if let Ok(pid) = host.init() {
+                say(&format!("{}: nsenter -t {pid} -m -n -p -u -i", host.name));
+            }
+        }
+        loop {
+            std::thread::park();
         }
     }
 

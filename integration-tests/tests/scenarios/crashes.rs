@@ -65,21 +65,21 @@ fn engine_is_prompt(host: &Host) -> Result<()> {
 fn each(lab: &mut Lab) -> Result<()> {
     let (a, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair_mut()?;
-    let there = one.flow("a", &b)?;
-    let back = two.flow("b", &a)?;
+    let there = one.flow("ann", &b)?;
+    let back = two.flow("bob", &a)?;
     for plugin in PLUGINS {
         for host in [&*one, &*two] {
             let before = host.processes(plugin)?;
             host.kill(plugin, "9")?;
             engine_is_prompt(host)?;
             let begun = std::time::Instant::now();
-            host.sleeper("c", "--network app")?;
+            host.sleeper("cat", "--network app")?;
             ensure!(
                 begun.elapsed() < Duration::from_secs(4),
                 "a start after a crash of {plugin} took {:?}",
                 begun.elapsed()
             );
-            host.run("docker rm -f c")?;
+            host.run("docker rm -f cat")?;
             wait::until(&format!("a new {plugin}"), wait::seconds(5), || {
                 let now = host.processes(plugin)?;
                 ensure!(now.len() == 1 && now != before, "{plugin}: {now:?}");
@@ -107,7 +107,7 @@ fn kill_all(host: &Host) -> Result<()> {
 fn everything(lab: &mut Lab) -> Result<()> {
     let (a, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair_mut()?;
-    let there = one.flow("a", &b)?;
+    let there = one.flow("ann", &b)?;
     let before = state(one)?;
     for host in [&*one, &*two] {
         kill_all(host)?;
@@ -116,8 +116,8 @@ fn everything(lab: &mut Lab) -> Result<()> {
         engine_is_prompt(host)?;
         engine_is_prompt(host)?;
     }
-    one.reaches("a", &b, 0)?;
-    two.reaches("b", &a, 0)?;
+    one.reaches("ann", &b, 0)?;
+    two.reaches("bob", &a, 0)?;
     one.drover_up("")?;
     two.drover_up("")?;
     one.end_flow(&there)?.at_most(0)?;
@@ -125,8 +125,8 @@ fn everything(lab: &mut Lab) -> Result<()> {
     lab.doctor_is_clean()?;
     let after = state(one)?;
     ensure!(before == after, "before: {before}\nafter: {after}");
-    one.sleeper("c", "--network app")?;
-    two.reaches("b", &one.address_of("c", "app")?, 0)?;
+    one.sleeper("cat", "--network app")?;
+    two.reaches("bob", &one.address_of("cat", "app")?, 0)?;
     Ok(())
 }
 
@@ -144,7 +144,7 @@ fn state(host: &Host) -> Result<String> {
 fn in_the_middle(lab: &mut Lab) -> Result<()> {
     lab.network("app", "")?;
     let (one, two) = lab.pair()?;
-    two.sleeper("b", "--network app")?;
+    two.sleeper("bob", "--network app")?;
     let before = state(one)?;
     for (round, plugin) in PLUGINS.iter().cycle().take(6).enumerate() {
         let ran = std::thread::scope(|scope| {
@@ -171,26 +171,26 @@ fn in_the_middle(lab: &mut Lab) -> Result<()> {
 fn stop(lab: &mut Lab) -> Result<()> {
     let (_, b) = lab.two_sleepers("app")?;
     let (one, _) = lab.pair_mut()?;
-    let flow = one.flow("a", &b)?;
+    let flow = one.flow("ann", &b)?;
     one.drover_down()?;
     engine_is_prompt(one)?;
     let left = one.run("ls /run/docker/plugins")?;
     ensure!(!left.contains("drover"), "sockets are left: {left}");
     one.drover_up("")?;
     one.end_flow(&flow)?.at_most(0)?;
-    one.sleeper("c", "--network app")?;
-    one.reaches("c", &b, 0)?;
+    one.sleeper("cat", "--network app")?;
+    one.reaches("cat", &b, 0)?;
     lab.doctor_is_clean()
 }
 
 fn etcd(lab: &mut Lab) -> Result<()> {
     let (_, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair_mut()?;
-    let flow = one.flow("a", &b)?;
+    let flow = one.flow("ann", &b)?;
     one.kill("etcd", "9")?;
     // Addresses are given while the store is away.
-    two.sleeper("c", "--network app")?;
-    one.reaches("a", &two.address_of("c", "app")?, 2)?;
+    two.sleeper("cat", "--network app")?;
+    one.reaches("ann", &two.address_of("cat", "app")?, 2)?;
     wait::until("etcd again", wait::seconds(20), || {
         ensure!(one.processes("etcd")?.len() == 1, "no etcd");
         one.run("drover status")

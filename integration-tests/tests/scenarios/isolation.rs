@@ -60,24 +60,24 @@ fn networks(lab: &mut Lab) -> Result<()> {
     lab.network("red", "")?;
     lab.network("blue", "")?;
     let (one, two) = lab.pair()?;
-    one.sleeper("r", "--network red")?;
+    one.sleeper("rod", "--network red")?;
     one.sleeper("near", "--network blue")?;
     two.sleeper("far", "--network blue")?;
     let (r, near, far) = (
-        one.address_of("r", "red")?,
+        one.address_of("rod", "red")?,
         one.address_of("near", "blue")?,
         two.address_of("far", "blue")?,
     );
     one.reaches("near", &far, 0)?;
-    let (_, router) = route_of(one, "r")?;
+    let (_, router) = route_of(one, "rod")?;
     let (blue, blue_router) = route_of(one, "near")?;
     for round in ["as it is", "with a route"] {
         for address in [&near, &far, &blue_router] {
-            one.does_not_reach("r", address).context(round)?;
+            one.does_not_reach("rod", address).context(round)?;
         }
         // A container may have any route that it likes.
         one.beside(
-            "r",
+            "rod",
             &format!("ip route replace {blue} via {router} dev eth0"),
         )?
         .succeeded()?;
@@ -97,14 +97,14 @@ fn underlay(lab: &mut Lab) -> Result<()> {
     let (a, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair()?;
     let pool = one.subnet_of("app")?;
-    let (_, router) = route_of(one, "a")?;
+    let (_, router) = route_of(one, "ann")?;
     // Through Drover there is no way to the hosts' own link.
     one.beside(
-        "a",
+        "ann",
         &format!("ip route replace 192.0.2.0/24 via {router} dev eth0"),
     )?
     .succeeded()?;
-    one.does_not_reach("a", &two.address())?;
+    one.does_not_reach("ann", &two.address())?;
     // A machine on the link sends packets for the pool to a host by hand; they must not get in.
     let switch = lab.underlay.switch();
     switch.run(&format!("ip route replace {pool} via {}", one.address()))?;
@@ -114,8 +114,8 @@ fn underlay(lab: &mut Lab) -> Result<()> {
         answered.is_err(),
         "the underlay reaches a container: {answered:?}"
     );
-    two.reaches("b", &a, 0)?;
-    one.reaches("a", &b, 0)
+    two.reaches("bob", &a, 0)?;
+    one.reaches("ann", &b, 0)
 }
 
 /// Sends from one container, and tells how many packets that match arrive in another.
@@ -158,10 +158,10 @@ fn spoofed_address(lab: &mut Lab) -> Result<()> {
     let neighbour = one.address_of("neighbour", "app")?;
     let honest = arrived(
         one,
-        "a",
+        "ann",
         &format!("ping -c 3 -i 0.2 -W 1 {b}"),
         two,
-        "b",
+        "bob",
         &format!("icmp and src {a}"),
     )?;
     ensure!(honest >= 3, "of three honest packets {honest} have arrived");
@@ -175,23 +175,30 @@ fn spoofed_address(lab: &mut Lab) -> Result<()> {
         "198.51.100.77",
         "10.99.99.99",
     ] {
-        one.beside("a", &format!("ip addr add {source}/32 dev eth0"))?
+        one.beside("ann", &format!("ip addr add {source}/32 dev eth0"))?
             .succeeded()?;
         let ping = format!("ping -I {source} -c 3 -i 0.2 -W 1 {b}");
-        let got = arrived(one, "a", &ping, two, "b", &format!("icmp and src {source}"))?;
+        let got = arrived(
+            one,
+            "ann",
+            &ping,
+            two,
+            "bob",
+            &format!("icmp and src {source}"),
+        )?;
         ensure!(
             got == 0,
             "{got} packets from {source} have arrived on the other host"
         );
-        let _denied = one.beside("a", &format!("ip addr del {source}/32 dev eth0"))?;
+        let _denied = one.beside("ann", &format!("ip addr del {source}/32 dev eth0"))?;
     }
-    one.beside("a", "ip addr add 10.99.99.99/32 dev eth0")?
+    one.beside("ann", "ip addr add 10.99.99.99/32 dev eth0")?
         .succeeded()?;
     let pid = one.pid_of("neighbour")?;
     ensure!(pid > 0, "the neighbour does not run");
     let ping = format!("ping -I 10.99.99.99 -c 3 -i 0.2 -W 1 {neighbour}");
     let before = counted(one, "neighbour")?;
-    let _answered = one.beside("a", &ping)?;
+    let _answered = one.beside("ann", &ping)?;
     let after = counted(one, "neighbour")?;
     ensure!(
         after == before,
@@ -199,7 +206,7 @@ fn spoofed_address(lab: &mut Lab) -> Result<()> {
         after - before
     );
     let _answered = one
-        .beside("a", &format!("ping -c 3 -i 0.2 -W 1 {neighbour}"))?
+        .beside("ann", &format!("ping -c 3 -i 0.2 -W 1 {neighbour}"))?
         .succeeded()?;
     ensure!(
         counted(one, "neighbour")? >= before + 3,
@@ -228,26 +235,26 @@ fn spoofed_mac(lab: &mut Lab) -> Result<()> {
     let (one, two) = lab.pair()?;
     one.sleeper("neighbour", "--network app")?;
     let neighbour = one.address_of("neighbour", "app")?;
-    one.reaches("a", &b, 0)?;
-    one.reaches("a", &neighbour, 0)?;
-    let own = one.inside("a", "cat /sys/class/net/eth0/address")?;
+    one.reaches("ann", &b, 0)?;
+    one.reaches("ann", &neighbour, 0)?;
+    let own = one.inside("ann", "cat /sys/class/net/eth0/address")?;
     // Known neighbours: no ARP of the wrong address is needed for packets to be sent.
-    let before = (counted(one, "neighbour")?, counted(two, "b")?);
+    let before = (counted(one, "neighbour")?, counted(two, "bob")?);
     one.beside(
-        "a",
+        "ann",
         "sh -c 'ip link set dev eth0 address 02:de:ad:be:ef:01; ip route'",
     )?
     .succeeded()?;
-    one.does_not_reach("a", &neighbour)?;
-    one.does_not_reach("a", &b)?;
-    let after = (counted(one, "neighbour")?, counted(two, "b")?);
+    one.does_not_reach("ann", &neighbour)?;
+    one.does_not_reach("ann", &b)?;
+    let after = (counted(one, "neighbour")?, counted(two, "bob")?);
     ensure!(
         before == after,
         "packets of a wrong link address arrive: {before:?}, then {after:?}"
     );
-    one.beside("a", &format!("ip link set dev eth0 address {own}"))?
+    one.beside("ann", &format!("ip link set dev eth0 address {own}"))?
         .succeeded()?;
-    one.reaches("a", &b, 3)
+    one.reaches("ann", &b, 3)
 }
 
 fn spoofed_arp(lab: &mut Lab) -> Result<()> {
@@ -261,9 +268,9 @@ fn spoofed_arp(lab: &mut Lab) -> Result<()> {
     one.reaches("victim", &b, 0)?;
     let known = one.inside("victim", "cat /proc/net/arp")?;
     for address in [&neighbour, &router] {
-        // `a` says that the address is at `a`.
-        let _answered = one.beside("a", &format!("sh -c 'ip addr add {address}/32 dev eth0'"))?;
-        one.inside("a", &format!("arping -U -c 3 -I eth0 {address}"))
+        // `ann` says that the address is hers.
+        let _answered = one.beside("ann", &format!("sh -c 'ip addr add {address}/32 dev eth0'"))?;
+        one.inside("ann", &format!("arping -U -c 3 -I eth0 {address}"))
             .ok();
     }
     let now = one.inside("victim", "cat /proc/net/arp")?;

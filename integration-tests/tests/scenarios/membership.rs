@@ -115,9 +115,9 @@ impl Works for Lab {
         let (one, two) = self.pair()?;
         one.run(&format!("{} app", integration_tests::drover::CREATE))?;
         two.wait_for_network("app", 5)?;
-        one.sleeper("a", "--network app")?;
-        two.sleeper("b", "--network app")?;
-        one.reaches("a", &two.address_of("b", "app")?, 2)
+        one.sleeper("ann", "--network app")?;
+        two.sleeper("bob", "--network app")?;
+        one.reaches("ann", &two.address_of("bob", "app")?, 2)
     }
 }
 
@@ -146,12 +146,12 @@ fn leave(lab: &mut Lab) -> Result<()> {
     lab.form_cluster()?;
     let (a, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair()?;
-    one.reaches("a", &b, 0)?;
+    one.reaches("ann", &b, 0)?;
     let said = two.attempt("drover leave")?;
     if said.code != Some(0) {
         // It may ask to stop containers on shared networks first, and then says so.
         ensure!(said.clone().failed()?.contains("app"), "{said:?}");
-        two.run("docker rm -f b")?;
+        two.run("docker rm -f bob")?;
         two.run("drover leave")?;
     }
     two.run("docker ps -aq | xargs -r docker rm -f")?;
@@ -171,8 +171,8 @@ fn leave(lab: &mut Lab) -> Result<()> {
     );
     two.join(&one.invite()?)?;
     two.wait_for_network("app", 5)?;
-    two.sleeper("b", "--network app")?;
-    two.reaches("b", &a, 2)?;
+    two.sleeper("bob", "--network app")?;
+    two.reaches("bob", &a, 2)?;
     lab.doctor_is_clean()
 }
 
@@ -210,5 +210,5 @@ fn removed(lab: &mut Lab) -> Result<()> {
     )?;
     let said = two.refused("docker run --rm --network app lab true")?;
     ensure!(!said.is_empty(), "a removed host starts containers");
-    lab.hosts[0].reaches("a", &a, 0)
+    lab.hosts[0].reaches("ann", &a, 0)
 }

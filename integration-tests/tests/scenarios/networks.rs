@@ -119,18 +119,19 @@ fn seen(lab: &mut Lab) -> Result<()> {
 fn reaches(lab: &mut Lab) -> Result<()> {
     let (a, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair()?;
-    one.reaches("a", &b, 0)?;
-    two.reaches("b", &a, 0)?;
+    one.reaches("ann", &b, 0)?;
+    two.reaches("bob", &a, 0)?;
+    let mtu = one.sends_full_size("ann", &b)?;
     ensure!(
-        one.sends_full_size("a", &b)? == 1500,
-        "the MTU on a direct path is not the link's"
+        mtu == 1500,
+        "the MTU on a direct path is {mtu}, and the link's is 1500"
     );
-    two.sends_full_size("b", &a)?;
+    two.sends_full_size("bob", &a)?;
     for round in 0..3 {
         let name = format!("late{round}");
         one.sleeper(&name, "--network app")?;
-        two.reaches("b", &one.address_of(&name, "app")?, 0)?;
-        one.reaches("a", &one.address_of(&name, "app")?, 0)?;
+        two.reaches("bob", &one.address_of(&name, "app")?, 0)?;
+        one.reaches("ann", &one.address_of(&name, "app")?, 0)?;
     }
     Ok(())
 }
@@ -139,17 +140,17 @@ fn carries(lab: &mut Lab) -> Result<()> {
     let (_, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair()?;
     // 64 MB of noise sixteen times: the sum of it all is known before it is sent.
-    one.inside("a", "sh -c 'head -c 67108864 /dev/urandom > /tmp/noise'")?;
+    one.inside("ann", "sh -c 'head -c 67108864 /dev/urandom > /tmp/noise'")?;
     let all = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do cat /tmp/noise; done";
-    let expected = one.inside("a", &format!("sh -c '({all}) | md5sum'"))?;
-    two.run("docker exec -d b sh -c 'nc -l -p 5000 | tee /tmp/count | md5sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum'")?;
-    one.inside("a", &format!("sh -c '({all}) | nc {b} 5000'"))?;
+    let expected = one.inside("ann", &format!("sh -c '({all}) | md5sum'"))?;
+    two.run("docker exec -d bob sh -c 'tail -f /dev/null | nc -l -p 5000 | tee /tmp/count | md5sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum'")?;
+    one.inside("ann", &format!("sh -c '({all}) | nc {b} 5000'"))?;
     let (arrived, _) = integration_tests::wait::until(
         "the end of the transfer",
         integration_tests::wait::seconds(60),
-        || two.inside("b", "cat /tmp/sum"),
+        || two.inside("bob", "cat /tmp/sum"),
     )?;
-    let size = two.inside("b", "stat -c %s /tmp/count")?;
+    let size = two.inside("bob", "stat -c %s /tmp/count")?;
     ensure!(size == "1073741824", "{size} bytes have arrived");
     ensure!(arrived == expected, "sent {expected}, got {arrived}");
     Ok(())
@@ -172,23 +173,23 @@ fn third(lab: &mut Lab, site: Site) -> Result<()> {
     third.drover_up("")?;
     third.join(&invitation)?;
     third.wait_for_network("app", 5)?;
-    third.sleeper("c", "--network app")?;
-    let c = third.address_of("c", "app")?;
-    third.reaches("c", &a, 2)?;
-    third.reaches("c", &b, 2)?;
-    third.sends_full_size("c", &a)?;
-    third.run("docker exec -d c iperf3 -s")?;
+    third.sleeper("cat", "--network app")?;
+    let c = third.address_of("cat", "app")?;
+    third.reaches("cat", &a, 2)?;
+    third.reaches("cat", &b, 2)?;
+    third.sends_full_size("cat", &a)?;
+    third.run("docker exec -d cat iperf3 -s")?;
     let (one, two) = lab.pair()?;
-    one.reaches("a", &c, 0)?;
-    two.reaches("b", &c, 0)?;
+    one.reaches("ann", &c, 0)?;
+    two.reaches("bob", &c, 0)?;
     // Containers that were there before the path to the third host was send whole streams to it too.
     integration_tests::wait::until(
         "a stream to the third host",
         integration_tests::wait::seconds(20),
-        || one.inside("a", &format!("iperf3 -c {c} -n 20M")),
+        || one.inside("ann", &format!("iperf3 -c {c} -n 20M")),
     )?;
     let third = &lab.hosts[place];
-    third.run("docker rm -f c")?;
+    third.run("docker rm -f cat")?;
     third.run("drover leave")?;
     let (one, _) = lab.pair()?;
     integration_tests::wait::until(
@@ -211,9 +212,9 @@ fn vxlan(lab: &mut Lab) -> Result<()> {
     lab.form_cluster_with("DROVER_OVERLAY_ENCAPSULATION=vxlan")?;
     let (a, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair()?;
-    one.reaches("a", &b, 0)?;
-    two.reaches("b", &a, 0)?;
-    let mtu = one.sends_full_size("a", &b)?;
+    one.reaches("ann", &b, 0)?;
+    two.reaches("bob", &a, 0)?;
+    let mtu = one.sends_full_size("ann", &b)?;
     ensure!(mtu == 1450, "the MTU over VXLAN is {mtu}");
     let peers = one.run("drover peers")?;
     ensure!(
@@ -235,26 +236,26 @@ fn addresses(lab: &mut Lab) -> Result<()> {
         "the copy has the gateway {gateway}"
     );
     one.sleeper(
-        "a",
+        "ann",
         "--network app --ip 10.200.3.7 --mac-address 02:11:22:33:44:55",
     )?;
-    two.sleeper("b", "--network app")?;
+    two.sleeper("bob", "--network app")?;
     ensure!(
-        one.address_of("a", "app")? == "10.200.3.7",
+        one.address_of("ann", "app")? == "10.200.3.7",
         "--ip is not what inspect shows"
     );
     ensure!(
-        one.endpoint("a", "app", "MacAddress")? == "02:11:22:33:44:55",
+        one.endpoint("ann", "app", "MacAddress")? == "02:11:22:33:44:55",
         "--mac-address is not shown"
     );
-    let link = one.inside("a", "ip -o addr show dev eth0")?;
+    let link = one.inside("ann", "ip -o addr show dev eth0")?;
     ensure!(link.contains("10.200.3.7/"), "the container has: {link}");
-    let mac = one.inside("a", "cat /sys/class/net/eth0/address")?;
+    let mac = one.inside("ann", "cat /sys/class/net/eth0/address")?;
     ensure!(
         mac == "02:11:22:33:44:55",
         "the container has the link address {mac}"
     );
-    let b = two.address_of("b", "app")?;
+    let b = two.address_of("bob", "app")?;
     let third: u8 = b
         .split('.')
         .nth(2)
@@ -264,8 +265,8 @@ fn addresses(lab: &mut Lab) -> Result<()> {
         b.starts_with("10.200.") && (8..12).contains(&third),
         "{b} is not in the range"
     );
-    one.reaches("a", &b, 0)?;
-    two.reaches("b", "10.200.3.7", 2)?;
+    one.reaches("ann", &b, 0)?;
+    two.reaches("bob", "10.200.3.7", 2)?;
     // Taken, on this host and on the other.
     for host in [one, two] {
         let refusal = host.refused("docker run --rm --network app --ip 10.200.3.7 lab true")?;
@@ -275,7 +276,7 @@ fn addresses(lab: &mut Lab) -> Result<()> {
         );
     }
     // An address that was given back can be asked for by name.
-    one.run("docker rm -f a")?;
+    one.run("docker rm -f ann")?;
     integration_tests::wait::until(
         "the address is free again",
         integration_tests::wait::seconds(5),
@@ -290,24 +291,24 @@ fn addresses(lab: &mut Lab) -> Result<()> {
 fn ipv6(lab: &mut Lab) -> Result<()> {
     lab.network("six", "--ipv6 --subnet fd77:7::/64")?;
     let (one, two) = lab.pair()?;
-    one.sleeper("a", "--network six")?;
-    two.sleeper("b", "--network six")?;
+    one.sleeper("ann", "--network six")?;
+    two.sleeper("bob", "--network six")?;
     let (a, b) = (
-        one.address_v6_of("a", "six")?,
-        two.address_v6_of("b", "six")?,
+        one.address_v6_of("ann", "six")?,
+        two.address_v6_of("bob", "six")?,
     );
     ensure!(
         a.starts_with("fd77:7:") && b.starts_with("fd77:7:") && a != b,
         "{a} and {b}"
     );
     // Duplicate address detection may hold the first packet back for a moment.
-    one.reaches("a", &b, 3)?;
-    two.reaches("b", &a, 3)?;
-    one.beside("a", &format!("ping -M do -s 1452 -c 2 -i 0.2 -W 2 {b}"))?
+    one.reaches("ann", &b, 3)?;
+    two.reaches("bob", &a, 3)?;
+    one.beside("ann", &format!("ping -M do -s 1452 -c 2 -i 0.2 -W 2 {b}"))?
         .succeeded()?;
-    one.reaches("a", &two.address_of("b", "six")?, 0)?;
-    two.sleeper("c", "--network six --ip6 fd77:7::abcd")?;
-    one.reaches("a", "fd77:7::abcd", 3)?;
+    one.reaches("ann", &two.address_of("bob", "six")?, 0)?;
+    two.sleeper("cat", "--network six --ip6 fd77:7::abcd")?;
+    one.reaches("ann", "fd77:7::abcd", 3)?;
     Ok(())
 }
 
@@ -315,13 +316,13 @@ fn egress(lab: &mut Lab) -> Result<()> {
     lab.network("app", "")?;
     lab.network("closed", "--internal")?;
     let (one, two) = lab.pair()?;
-    one.sleeper("a", "--network app")?;
-    one.reaches("a", OUTSIDE, 2)?;
-    one.sleeper("c", "--network closed")?;
-    two.sleeper("d", "--network closed")?;
-    one.reaches("c", &two.address_of("d", "closed")?, 0)?;
+    one.sleeper("ann", "--network app")?;
+    one.reaches("ann", OUTSIDE, 2)?;
+    one.sleeper("cat", "--network closed")?;
+    two.sleeper("dan", "--network closed")?;
+    one.reaches("cat", &two.address_of("dan", "closed")?, 0)?;
     for address in [OUTSIDE, &one.address(), &two.address()] {
-        one.does_not_reach("c", address)?;
+        one.does_not_reach("cat", address)?;
     }
     Ok(())
 }
@@ -331,9 +332,12 @@ fn two_networks(lab: &mut Lab) -> Result<()> {
     lab.network("blue", "")?;
     let (one, two) = lab.pair()?;
     one.sleeper("both", "--network red")?;
-    two.sleeper("r", "--network red")?;
-    two.sleeper("b", "--network blue")?;
-    let (r, b) = (two.address_of("r", "red")?, two.address_of("b", "blue")?);
+    two.sleeper("rod", "--network red")?;
+    two.sleeper("bob", "--network blue")?;
+    let (r, b) = (
+        two.address_of("rod", "red")?,
+        two.address_of("bob", "blue")?,
+    );
     one.reaches("both", &r, 0)?;
     one.does_not_reach("both", &b)?;
     one.run("docker network connect blue both")?;
@@ -341,7 +345,7 @@ fn two_networks(lab: &mut Lab) -> Result<()> {
     one.reaches("both", &r, 0)?;
     one.reaches("both", OUTSIDE, 2)?;
     let on_blue = one.address_of("both", "blue")?;
-    two.reaches("b", &on_blue, 0)?;
+    two.reaches("bob", &on_blue, 0)?;
     one.run("docker network disconnect red both")?;
     one.does_not_reach("both", &r)?;
     one.reaches("both", &b, 0)?;
@@ -357,14 +361,14 @@ fn prune(lab: &mut Lab) -> Result<()> {
     lab.network("idle", "")?;
     lab.network("busy", "")?;
     let (one, two) = lab.pair()?;
-    two.sleeper("b", "--network busy")?;
+    two.sleeper("bob", "--network busy")?;
     one.run("docker network prune -f")?;
     for host in [one, two] {
         host.wait_for_no_network("idle", 5)?;
     }
     one.wait_for_network("busy", 5)?;
-    one.sleeper("a", "--network busy")?;
-    one.reaches("a", &two.address_of("b", "busy")?, 0)?;
+    one.sleeper("ann", "--network busy")?;
+    one.reaches("ann", &two.address_of("bob", "busy")?, 0)?;
     Ok(())
 }
 
@@ -372,7 +376,7 @@ fn cut_off(lab: &mut Lab) -> Result<()> {
     let (a, b) = lab.two_sleepers("app")?;
     lab.underlay.connected(2, false)?;
     let (one, two) = lab.pair()?;
-    one.does_not_reach("a", &b)?;
+    one.does_not_reach("ann", &b)?;
     // Both go on giving out addresses.
     two.sleeper("alone", "--network app")?;
     two.reaches("alone", &b, 0)?;
@@ -384,7 +388,7 @@ fn cut_off(lab: &mut Lab) -> Result<()> {
         || two.refused("drover doctor"),
     )?;
     lab.underlay.connected(2, true)?;
-    one.reaches("a", &two.address_of("alone", "app")?, 5)?;
+    one.reaches("ann", &two.address_of("alone", "app")?, 5)?;
     ensure!(
         one.address_of("here", "app")? != two.address_of("alone", "app")?,
         "an address was given twice"
@@ -396,9 +400,9 @@ fn alone(lab: &mut Lab) -> Result<()> {
     let (one, two) = lab.pair_mut()?;
     one.drover_up("")?;
     one.run(&format!("{CREATE} --label kept=yes app"))?;
-    one.sleeper("a", "--network app")?;
+    one.sleeper("ann", "--network app")?;
     one.sleeper("a2", "--network app")?;
-    let a = one.address_of("a", "app")?;
+    let a = one.address_of("ann", "app")?;
     one.reaches("a2", &a, 0)?;
     let subnet = one.subnet_of("app")?;
     let flow = one.flow("a2", &a)?;
@@ -410,10 +414,10 @@ fn alone(lab: &mut Lab) -> Result<()> {
         two.subnet_of("app")? == subnet,
         "the network has another subnet on the host that joined"
     );
-    two.sleeper("b", "--network app")?;
-    two.reaches("b", &a, 2)?;
+    two.sleeper("bob", "--network app")?;
+    two.reaches("bob", &a, 2)?;
     one.end_flow(&flow)?.at_most(0)?;
     one.sleeper("a3", "--network app")?;
-    two.reaches("b", &one.address_of("a3", "app")?, 0)?;
+    two.reaches("bob", &one.address_of("a3", "app")?, 0)?;
     lab.doctor_is_clean()
 }

@@ -131,7 +131,7 @@ fn reset(lab: &mut Lab) -> Result<()> {
     lab.form_cluster()?;
     let (_, b) = lab.two_sleepers("app")?;
     let one = lab.host(0)?;
-    one.reaches("a", &b, 0)?;
+    one.reaches("ann", &b, 0)?;
     let two = lab.host(1)?;
     two.run("drover reset --yes")?;
     docker_is_healthy(two)?;
@@ -148,7 +148,7 @@ fn reset(lab: &mut Lab) -> Result<()> {
     }
     lab.hosts[1].wait_for_network("app", 5)?;
     lab.hosts[1].sleeper("again", "--network app")?;
-    let a = lab.hosts[0].address_of("a", "app")?;
+    let a = lab.hosts[0].address_of("ann", "app")?;
     lab.hosts[1].reaches("again", &a, 2)
 }
 
@@ -156,7 +156,7 @@ fn reset_down(lab: &mut Lab) -> Result<()> {
     let one = lab.host(0)?;
     one.drover_up("")?;
     one.run(&format!("{} app", integration_tests::drover::CREATE))?;
-    one.sleeper("a", "--network app")?;
+    one.sleeper("ann", "--network app")?;
     one.drover_down()?;
     one.run("drover reset --yes")?;
     docker_is_healthy(one)

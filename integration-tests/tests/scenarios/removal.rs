@@ -48,7 +48,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 fn waits(lab: &mut Lab) -> Result<()> {
     lab.network("app", "")?;
     let (one, two) = lab.pair()?;
-    two.sleeper("b", "--network app")?;
+    two.sleeper("bob", "--network app")?;
     let subnet = two.subnet_of("app")?;
     let before = one.run("docker network inspect -f '{{.Id}}' app")?;
     one.run("docker network rm app")?;
@@ -63,7 +63,7 @@ fn waits(lab: &mut Lab) -> Result<()> {
     );
     let networks = one.run("drover networks")?;
     ensure!(networks.contains("app"), "drover networks: {networks}");
-    two.run("docker rm -f b")?;
+    two.run("docker rm -f bob")?;
     one.wait_for_no_network("app", 5)?;
     two.wait_for_no_network("app", 5)?;
     Ok(())
@@ -72,16 +72,16 @@ fn waits(lab: &mut Lab) -> Result<()> {
 fn forgotten(lab: &mut Lab) -> Result<()> {
     lab.network("app", "")?;
     let (one, two) = lab.pair()?;
-    two.sleeper("b", "--network app")?;
+    two.sleeper("bob", "--network app")?;
     one.run("docker network rm app")?;
     wait::until(
         "a container on the network that is back",
         wait::seconds(3),
         || {
-            one.run("docker rm -f a 2>/dev/null; docker run -d --name a --network app lab sleep 1000000")
+            one.run("docker rm -f ann 2>/dev/null; docker run -d --name ann --network app lab sleep 1000000")
         },
     )?;
-    one.reaches("a", &two.address_of("b", "app")?, 0)?;
+    one.reaches("ann", &two.address_of("bob", "app")?, 0)?;
     // The coordinator learns of endpoints a moment later.
     wait::until("the attachment is known", wait::seconds(5), || {
         let networks = one.drover_json("networks")?.to_string();
@@ -91,8 +91,8 @@ fn forgotten(lab: &mut Lab) -> Result<()> {
         );
         Ok(())
     })?;
-    two.run("docker rm -f b")?;
-    one.run("docker rm -f a")?;
+    two.run("docker rm -f bob")?;
+    one.run("docker rm -f ann")?;
     wait::throughout("the network stays", wait::seconds(3), || {
         one.run("docker network inspect app")?;
         two.run("docker network inspect app")?;
@@ -103,8 +103,8 @@ fn forgotten(lab: &mut Lab) -> Result<()> {
 fn idle(lab: &mut Lab) -> Result<()> {
     lab.network("app", "")?;
     let (one, two) = lab.pair()?;
-    two.sleeper("b", "--network app")?;
-    two.run("docker rm -f b")?;
+    two.sleeper("bob", "--network app")?;
+    two.run("docker rm -f bob")?;
     two.run("docker network rm app")?;
     one.wait_for_no_network("app", 5)?;
     wait::throughout("the network stays away", wait::seconds(3), || {
@@ -121,10 +121,10 @@ fn again(lab: &mut Lab) -> Result<()> {
     for _ in 0..3 {
         let (a, b) = lab.two_sleepers("app")?;
         let (one, two) = lab.pair()?;
-        one.reaches("a", &b, 0)?;
-        two.reaches("b", &a, 0)?;
-        one.run("docker rm -f a")?;
-        two.run("docker rm -f b")?;
+        one.reaches("ann", &b, 0)?;
+        two.reaches("bob", &a, 0)?;
+        one.run("docker rm -f ann")?;
+        two.run("docker rm -f bob")?;
         two.run("docker network rm app")?;
         for host in [one, two] {
             host.wait_for_no_network("app", 5)?;
@@ -165,11 +165,11 @@ fn at_once(lab: &mut Lab) -> Result<()> {
                 Ok(())
             },
         )?;
-        one.sleeper("a", &format!("--network {name}"))?;
-        two.sleeper("b", &format!("--network {name}"))?;
-        one.reaches("a", &two.address_of("b", &name)?, 1)?;
-        one.run("docker rm -f a")?;
-        two.run("docker rm -f b")?;
+        one.sleeper("ann", &format!("--network {name}"))?;
+        two.sleeper("bob", &format!("--network {name}"))?;
+        one.reaches("ann", &two.address_of("bob", &name)?, 1)?;
+        one.run("docker rm -f ann")?;
+        two.run("docker rm -f bob")?;
     }
     lab.doctor_is_clean()
 }

@@ -51,20 +51,20 @@ fn begin(lab: &Lab) -> Result<()> {
     let (one, two) = lab.pair()?;
     one.web("web", "--network app --restart always -p 8080:80")?;
     one.sleeper("once", "--network app")?;
-    two.sleeper("b", "--network app --restart always")?;
-    two.reaches("b", &one.address_of("web", "app")?, 0)
+    two.sleeper("bob", "--network app --restart always")?;
+    two.reaches("bob", &one.address_of("web", "app")?, 0)
 }
 
 /// Everything is as before: the container is back, reaches and is reached, and nothing is left over.
 fn is_well(lab: &Lab) -> Result<()> {
     let (one, two) = lab.pair()?;
-    for (host, container) in [(one, "web"), (two, "b")] {
+    for (host, container) in [(one, "web"), (two, "bob")] {
         wait::until(&format!("{container} is back"), wait::seconds(20), || {
             host.pid_of(container)
         })?;
     }
-    let (web, b) = (one.address_of("web", "app")?, two.address_of("b", "app")?);
-    two.reaches("b", &web, 2)?;
+    let (web, b) = (one.address_of("web", "app")?, two.address_of("bob", "app")?);
+    two.reaches("bob", &web, 2)?;
     one.reaches("web", &b, 2)?;
     wait::until("the published port", wait::seconds(5), || {
         let said = two.fetch(&format!("http://{}:8080", one.address()))?;
@@ -74,7 +74,7 @@ fn is_well(lab: &Lab) -> Result<()> {
     one.sleeper("new", "--network app")?;
     let new = one.address_of("new", "app")?;
     ensure!(new != web, "{new} was given twice");
-    two.reaches("b", &new, 0)?;
+    two.reaches("bob", &new, 0)?;
     lab.doctor_is_clean()?;
     endpoints_are(one, 2)
 }
@@ -124,7 +124,7 @@ fn with_live_restore(lab: &mut Lab, signal: &str) -> Result<()> {
     one.stop_engine("TERM")?;
     one.start_engine("--live-restore")?;
     begin(lab)?;
-    let b = lab.pair()?.1.address_of("b", "app")?;
+    let b = lab.pair()?.1.address_of("bob", "app")?;
     let one = lab.host(0)?;
     let flow = one.flow("web", &b)?;
     let pid = one.pid_of("web")?;
