@@ -106,8 +106,9 @@ async fn gather_endpoints(
         .await
         .ok();
     let running = engine_endpoints(settings).await;
-    let (Some(mut table), Some(known)) = (first, running.clone()) else {
-        return (None, running);
+    let (mut table, known) = match (first, running.clone()) {
+        (Some(table), Some(known)) => (table, known),
+        (first, _) => return (first, running),
     };
     if table
         .endpoints
