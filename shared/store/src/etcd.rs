@@ -1,65 +1,34 @@
 //! The store on etcd, v3 API: 3.4 and later.
 
-use std::collections::VecDeque;
+mod connection;
+mod watch;
+
 use std::future::Future;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, CompactionOptions, Compare, CompareOp, ConnectOptions, EventType,
-    GetOptions, Identity, PutOptions, TlsOptions, Txn, TxnOp, WatchOptions, WatchStream,
+    Client, CompactionOptions, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, WatchOptions,
 };
 
+use self::connection::Connection;
+pub use self::connection::EtcdConfig;
+pub(crate) use self::watch::Watch;
 use crate::error::{Error, Result};
 use crate::store::{Entry, LeaseId, Listing};
 use crate::transaction::{Condition, Expected, Operation, Outcome, Transaction, check_key};
-use crate::watch::{Change, WatchError};
 
 /// How long a call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// How long a connection may take to be made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// After this much silence the other side is asked whether it is there.
-const PROBE_AFTER: Duration = Duration::from_secs(5);
 /// How many entries are asked for at once.
 const PAGE: i64 = 500;
 /// The largest answer: a page of the largest values.
 const ANSWER_LIMIT: usize = 600 << 20;
 
-/// Where etcd is, and what to show it.
-#[derive(Clone, Default)]
-pub struct EtcdConfig {
-    /// `http://HOST:PORT` or `https://HOST:PORT`, each a member of one cluster.
-    pub endpoints: Vec<String>,
-    /// The authority that the members' certificates are checked with, PEM.
-    pub ca: Option<Vec<u8>>,
-    /// The certificate of this host, PEM.
-    pub certificate: Option<Vec<u8>>,
-    /// Its private key, PEM.
-    pub key: Option<Vec<u8>>,
-    /// What every key begins with in etcd, such as `/drover/`.
-    pub prefix: String,
-}
-
-impl std::fmt::Debug for EtcdConfig {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("EtcdConfig")
-            .field("endpoints", &self.endpoints)
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
-    }
-}
-
 /// A connection to etcd.
 pub(crate) struct Etcd {
     prefix: String,
     connection: RwLock<Connection>,
-}
-
-struct Connection {
-    client: Client,
-    endpoints: Vec<String>,
 }
 
 impl std::fmt::Debug for Etcd {
@@ -69,50 +38,6 @@ impl std::fmt::Debug for Etcd {
             .debug_struct("Etcd")
             .field("endpoints", &endpoints)
             .finish_non_exhaustive()
-    }
-}
-
-impl Connection {
-    async fn open(config: &EtcdConfig) -> Result<Self> {
-        let problem = |problem: &str| Error::Config {
-            problem: problem.to_owned(),
-        };
-        if config.endpoints.is_empty() {
-            return Err(problem("no endpoint is given"));
-        }
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_LIMIT)
-            .with_keep_alive(PROBE_AFTER, CONNECT_LIMIT)
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        if config
-            .endpoints
-            .iter()
-            .any(|endpoint| endpoint.starts_with("https://"))
-        {
-            let Some(ca) = &config.ca else {
-                return Err(problem(
-                    "an https endpoint needs the certificate of its authority",
-                ));
-            };
-            let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(ca));
-            tls = match (&config.certificate, &config.key) {
-                (Some(certificate), Some(key)) => {
-                    tls.identity(Identity::from_pem(certificate, key))
-                }
-                (None, None) => tls,
-                _ => return Err(problem("a certificate and its key are needed together")),
-            };
-            options = options.with_tls(tls);
-        }
-        let client = Client::connect(&config.endpoints, Some(options)).await;
-        let client = client.map_err(|error| Error::Config {
-            problem: error.to_string(),
-        })?;
-        Ok(Self {
-            client,
-            endpoints: config.endpoints.clone(),
-        })
     }
 }
 
@@ -309,12 +234,7 @@ impl Etcd {
         let stream = self
             .call("watch", client.watch(full, Some(options)))
             .await?;
-        Ok(Watch {
-            stream,
-            prefix: self.prefix.clone(),
-            unread: from_revision,
-            ready: VecDeque::new(),
-        })
+        Ok(Watch::new(stream, self.prefix.clone(), from_revision))
     }
 
     pub(crate) async fn compact(&self, revision: u64) -> Result<()> {
@@ -364,71 +284,6 @@ impl Etcd {
             Err(Error::LeaseGone) => Ok(()),
             other => other.map(drop),
         }
-    }
-}
-
-/// A watch of etcd.
-pub(crate) struct Watch {
-    stream: WatchStream,
-    prefix: String,
-    /// The revision after the last that was received whole.
-    unread: u64,
-    /// Received, and not given yet.
-    ready: VecDeque<Change>,
-}
-
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Watch")
-            .field("unread", &self.unread)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Watch {
-    pub(crate) fn position(&self) -> u64 {
-        self.ready
-            .front()
-            .map_or(self.unread, |change| change.revision)
-    }
-
-    pub(crate) async fn next(&mut self) -> std::result::Result<Change, WatchError> {
-        loop {
-            if let Some(change) = self.ready.pop_front() {
-                return Ok(change);
-            }
-            let message = self.stream.message().await;
-            let message = message.map_err(|error| WatchError::Cut(error.into()))?;
-            let Some(message) = message else {
-                return Err(WatchError::Cut("etcd ended the watch".into()));
-            };
-            if message.compact_revision() > 0 {
-                return Err(WatchError::Compacted);
-            }
-            if message.canceled() {
-                let reason = format!("etcd ended the watch: {}", message.cancel_reason());
-                return Err(WatchError::Cut(reason.into()));
-            }
-            for event in message.events() {
-                self.receive(event);
-            }
-        }
-    }
-
-    fn receive(&mut self, event: &etcd_client::Event) {
-        let Some(pair) = event.kv() else { return };
-        let revision = number(pair.mod_revision());
-        self.unread = self.unread.max(revision.saturating_add(1));
-        let Some(key) = own_key(&self.prefix, pair.key()) else {
-            return;
-        };
-        let value = (event.event_type() == EventType::Put).then(|| pair.value().to_vec());
-        self.ready.push_back(Change {
-            revision,
-            key,
-            value,
-        });
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use drover_store::{EtcdConfig, Store};
@@ -136,8 +137,19 @@ fn spawn(binary: &Path, dir: &Path, client: &str, peer: &str) -> Child {
         .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()))
 }
 
-/// Ports of loopback that nobody had a moment ago, held at once so that they differ.
+/// Ports that nobody has now, each given once, below those that the kernel gives to connections: one of
+/// these could take the port before the listener does.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    [(); N].map(|()| {
+        loop {
+            // Test processes run side by side: each begins somewhere else.
+            let begin = std::process::id().wrapping_mul(7919);
+            let number = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % 12_000;
+            let port = 20_000 + u16::try_from(number).unwrap();
+            if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }
