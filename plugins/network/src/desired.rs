@@ -1,6 +1,6 @@
 //! From records, cluster and settings to what the data path should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use drover_control_api::record::{BlockRecord, ClaimState, HostRecord};
@@ -18,6 +18,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) settings: &'a OverlaySettings,
     /// The device that has the advertised address, if there is one.
     pub(crate) underlay: Option<&'a str>,
+    /// Hosts whose direct path did not answer, and whose VXLAN path is being tried.
+    pub(crate) doubted: &'a BTreeSet<HostName>,
 }
 
 impl Sources<'_> {
@@ -79,6 +81,8 @@ impl Sources<'_> {
                 index: host.index,
                 advertise: host.advertise,
                 encapsulation: self.encapsulation(own, host),
+                watched: self.is_watched(own, host),
+                standby: self.doubted.contains(&host.name),
                 underlay_mtu: own.underlay_mtu.min(host.underlay_mtu),
             };
             (host.name.clone(), peer)
@@ -88,20 +92,33 @@ impl Sources<'_> {
 
     /// Two hosts share a link when each one's prefix has the other's address in it.
     fn encapsulation(&self, own: &HostRecord, other: &HostRecord) -> Encapsulation {
-        let near = |host: &HostRecord, address: IpAddr| {
-            host.link.is_some_and(|link| link.contains(&address))
-        };
         match self.settings.encapsulation {
             EncapsulationChoice::Direct => Encapsulation::Direct,
             EncapsulationChoice::Vxlan => Encapsulation::Vxlan,
             EncapsulationChoice::Auto => {
-                if near(own, other.advertise) && near(other, own.advertise) {
+                if self.is_watched(own, other) && !self.has_fallen_back(other) {
                     Encapsulation::Direct
                 } else {
                     Encapsulation::Vxlan
                 }
             }
         }
+    }
+
+    /// Whether the direct path to a host was chosen by its address, and so may turn out not to work.
+    pub(crate) fn is_watched(&self, own: &HostRecord, other: &HostRecord) -> bool {
+        let near = |host: &HostRecord, address: IpAddr| {
+            host.link.is_some_and(|link| link.contains(&address))
+        };
+        self.settings.encapsulation == EncapsulationChoice::Auto
+            && self.underlay.is_some()
+            && near(own, other.advertise)
+            && near(other, own.advertise)
+    }
+
+    /// Whether the direct path to a host was found not to work.
+    pub(crate) fn has_fallen_back(&self, host: &HostRecord) -> bool {
+        self.records.fallbacks().get(&host.name) == Some(&host.member)
     }
 
     fn blocks(&self) -> BTreeMap<drover_model::Block, RemoteBlock> {

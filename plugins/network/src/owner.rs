@@ -8,8 +8,10 @@
 mod endpoint;
 mod settle;
 mod status;
+mod watch;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use drover_model::{EndpointId, NetworkId};
 use drover_overlay::State;
 use drover_plugin_host::DriverError;
 use drover_plugin_protocol::network::JoinAnswer;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Leave(EndpointId, Reply<()>),
     /// A new engine process has activated the plugin.
     EngineStarted,
+    /// Which addresses of other hosts have answered.
+    Probed(BTreeSet<IpAddr>),
     /// Compare and mend.
     Reconcile(Reply<Reconciled>),
     /// How other hosts are reached.
@@ -67,7 +71,7 @@ type Reply<T> = oneshot::Sender<Result<T, DriverError>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     commands: mpsc::UnboundedSender<Command>,
-    complaints: watch::Receiver<Vec<String>>,
+    complaints: channel::Receiver<Vec<String>>,
 }
 
 impl Handle {
@@ -101,11 +105,14 @@ impl Handle {
 pub(crate) struct Owner {
     settings: Settings,
     records: Records,
-    view: watch::Receiver<Arc<Cluster>>,
+    view: channel::Receiver<Arc<Cluster>>,
     cluster: Arc<Cluster>,
     reporter: Reporter,
     commands: mpsc::UnboundedReceiver<Command>,
-    complaints: watch::Sender<Vec<String>>,
+    /// The way back to itself, for what runs beside it. Weak, so that the owner ends with its askers.
+    myself: mpsc::WeakUnboundedSender<Command>,
+    watch: watch::Watch,
+    complaints: channel::Sender<Vec<String>>,
     kernel: Option<Kernel>,
     /// What the kernel has, when that is known for sure.
     known: Option<State>,
@@ -122,11 +129,11 @@ impl Owner {
     pub(crate) fn new(
         settings: Settings,
         records: Records,
-        mut view: watch::Receiver<Arc<Cluster>>,
+        mut view: channel::Receiver<Arc<Cluster>>,
         reporter: Reporter,
     ) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
-        let (complaints, complaint_view) = watch::channel(Vec::new());
+        let (complaints, complaint_view) = channel::channel(Vec::new());
         let cluster = view.borrow_and_update().clone();
         let owner = Self {
             settings,
@@ -135,6 +142,8 @@ impl Owner {
             cluster,
             reporter,
             commands,
+            myself: sender.downgrade(),
+            watch: watch::Watch::default(),
             complaints,
             kernel: None,
             known: None,
@@ -156,7 +165,7 @@ impl Owner {
         let steps = self.reconcile().await;
         info!(steps = steps.len(), "the data path is as recorded");
         loop {
-            let next = self.next;
+            let (next, probe) = (self.next, self.watch.next());
             // The arms are cancel-safe: a command or a change that lost stays where it is.
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -167,6 +176,7 @@ impl Owner {
                     Ok(()) => self.follow_cluster().await,
                     Err(_) => return,
                 },
+                () = sleep_until(probe) => self.probe().await,
                 () = sleep_until(next) => {
                     for step in self.reconcile().await {
                         info!(%step, "mended");
@@ -189,6 +199,7 @@ impl Owner {
             Command::Join(id, sandbox, reply) => answer(reply, self.join(&id, sandbox).await),
             Command::Leave(id, reply) => answer(reply, self.leave(&id).await),
             Command::EngineStarted => self.engine_started().await,
+            Command::Probed(answers) => self.probed(&answers).await,
             Command::Reconcile(reply) => {
                 let steps = self.reconcile().await;
                 answer(reply, Ok(Reconciled { steps }));
@@ -204,6 +215,7 @@ impl Owner {
         self.cluster = self.view.borrow_and_update().clone();
         self.underlay = None;
         self.settle().await;
+        self.watch.soon();
     }
 
     /// A new engine process knows nothing of endpoints that an earlier one had not joined yet.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use drover_model::{EndpointId, MacAddress, Mtu, NetworkId, NetworkOptions, Pool};
+use drover_model::{EndpointId, HostName, MacAddress, Mtu, NetworkId, NetworkOptions, Pool};
 use drover_store::local::{Batch, Database, Table};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,10 @@ pub(crate) struct Records {
     database: Database,
     network_table: Table<Network>,
     endpoint_table: Table<Endpoint>,
+    fallback_table: Table<String>,
     networks: BTreeMap<NetworkId, Network>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
+    fallbacks: BTreeMap<HostName, String>,
 }
 
 impl Records {
@@ -78,8 +80,15 @@ impl Records {
         for (key, endpoint) in endpoint_table.list().context("cannot read endpoints")? {
             endpoints.insert(key.parse().context("cannot read endpoints")?, endpoint);
         }
+        let fallback_table = Table::open(database, "fallbacks").context("cannot read paths")?;
+        let mut fallbacks = BTreeMap::new();
+        for (key, member) in fallback_table.list().context("cannot read paths")? {
+            fallbacks.insert(key.parse().context("cannot read paths")?, member);
+        }
         let database = database.clone();
         Ok(Self {
+            fallback_table,
+            fallbacks,
             database,
             network_table,
             endpoint_table,
@@ -96,6 +105,30 @@ impl Records {
     /// The endpoints.
     pub(crate) const fn endpoints(&self) -> &BTreeMap<EndpointId, Endpoint> {
         &self.endpoints
+    }
+
+    /// The members, by host, that are not reached directly although they share a link.
+    pub(crate) const fn fallbacks(&self) -> &BTreeMap<HostName, String> {
+        &self.fallbacks
+    }
+
+    /// Records whether a member is reached by VXLAN although it shares a link.
+    pub(crate) fn set_fallback(
+        &mut self,
+        host: &HostName,
+        member: Option<&String>,
+    ) -> Result<(), drover_store::Error> {
+        match member {
+            Some(member) => {
+                self.fallback_table.put(host.as_str(), member)?;
+                self.fallbacks.insert(host.clone(), member.clone());
+            }
+            None => {
+                self.fallback_table.delete(host.as_str())?;
+                self.fallbacks.remove(host);
+            }
+        }
+        Ok(())
     }
 
     /// How many endpoints each network has.

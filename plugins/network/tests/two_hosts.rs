@@ -382,3 +382,40 @@ fn a_host_that_was_started_anew_has_its_networks_and_no_endpoints() {
     host.start_container("a2", NET_A, &endpoint(2), &["10.42.1.5/24"]);
     assert!(reaches("a2", "10.42.1.1", ""));
 }
+
+#[test]
+fn a_link_that_drops_frames_of_containers_is_noticed_and_vxlan_takes_over() {
+    if !lab() {
+        return;
+    }
+    // What a cloud's virtual switch does.
+    run("nft add table bridge cloud");
+    run("nft add chain bridge cloud forward { type filter hook forward priority 0 ; }");
+    run("nft add rule bridge cloud forward ether type ip ip saddr != 192.0.2.0/24 drop");
+    let folder = tempfile::tempdir().unwrap();
+    let mut hosts = two_hosts(folder.path(), "auto");
+    let encapsulation = |host: &Host| {
+        let paths = host.call("Drover.Paths", json!({}));
+        paths["paths"][0]["encapsulation"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(encapsulation(&hosts[0]), "direct", "at first");
+    wait_for("both fall back", || {
+        hosts.iter().all(|host| encapsulation(host) == "vxlan")
+    });
+    wait_for("packets flow", || {
+        reaches("a1", "10.42.2.5", "-s 1422 -M do")
+    });
+    let complaints = hosts[0].call("Drover.WhoAreYou", json!({}))["complaints"].to_string();
+    assert!(
+        complaints.contains("host2") && complaints.contains("encapsulation"),
+        "{complaints}"
+    );
+    while_pinging("a1", "10.42.2.5", || {
+        hosts[0].kill_plugin();
+        hosts[0].start_plugin();
+        assert_eq!(encapsulation(&hosts[0]), "vxlan", "it is remembered");
+    });
+}

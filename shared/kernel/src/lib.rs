@@ -14,6 +14,8 @@ mod namespace;
 mod netlink;
 mod nft;
 mod observe;
+mod probe;
 
 pub use error::Error;
 pub use kernel::{Counters, Failed, Kernel};
+pub use probe::Prober;

@@ -141,6 +141,8 @@ fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
                 advertise: format!("192.0.2.{there}").parse().unwrap(),
                 encapsulation,
                 underlay_mtu: Mtu::ETHERNET,
+                watched: encapsulation == Encapsulation::Direct,
+                standby: false,
             },
         )]),
         blocks: blocks(here),
@@ -429,6 +431,8 @@ fn a_thousand_hosts_are_planned_and_programmed_in_one_go() {
             advertise: std::net::Ipv4Addr::new(192, 0, 2 + high, low).into(),
             encapsulation: Encapsulation::Direct,
             underlay_mtu: Mtu::ETHERNET,
+            watched: false,
+            standby: false,
         };
         wanted.peers.insert(name.clone(), peer);
         let prefix = format!("10.{}.{low}.0/24", 64 + u16::from(high))

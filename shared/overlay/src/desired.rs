@@ -82,6 +82,10 @@ pub struct Peer {
     pub encapsulation: Encapsulation,
     /// The largest packet of the path to it.
     pub underlay_mtu: Mtu,
+    /// Whether it is to be reached directly for probes, whatever way containers' packets take.
+    pub watched: bool,
+    /// Whether its VXLAN device is to be there, though nothing may travel by it yet.
+    pub standby: bool,
 }
 
 /// A block and who holds it.
@@ -148,6 +152,21 @@ impl Desired {
             Encapsulation::Direct if !direct => Encapsulation::Vxlan,
             other => other,
         }
+    }
+}
+
+impl Desired {
+    /// The peers that the direct path leads to: those whose packets take it, and those that are
+    /// watched on it.
+    pub(crate) fn direct_peers(&self) -> impl Iterator<Item = &Peer> {
+        let host = self.host.as_ref().filter(|host| host.underlay.is_some());
+        let family = host.map(|host| Family::of(host.advertise));
+        self.peers.values().filter(move |peer| {
+            family.is_some_and(|family| {
+                Family::of(peer.advertise) == family
+                    && (peer.watched || self.encapsulation(peer, family) == Encapsulation::Direct)
+            })
+        })
     }
 }
 

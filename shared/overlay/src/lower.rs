@@ -74,7 +74,8 @@ fn lower_peers(desired: &Desired, host: &ThisHost, state: &mut State) {
     let underlay_is_v6 = host.advertise.is_ipv6();
     let same_family = |peer: &&Peer| peer.advertise.is_ipv6() == underlay_is_v6;
     for peer in desired.peers.values().filter(same_family) {
-        let needs_vxlan = peer.encapsulation == Encapsulation::Vxlan
+        let needs_vxlan = peer.standby
+            || peer.encapsulation == Encapsulation::Vxlan
             || families
                 .iter()
                 .any(|family| desired.encapsulation(peer, *family) == Encapsulation::Vxlan);
@@ -108,17 +109,28 @@ fn lower_peers(desired: &Desired, host: &ThisHost, state: &mut State) {
 
 fn lower_direct(desired: &Desired, host: &ThisHost, state: &mut State) {
     let family = Family::of(host.advertise);
-    let peers: Vec<_> = desired
-        .peers
-        .values()
-        .filter(|peer| desired.encapsulation(peer, family) == Encapsulation::Direct)
-        .collect();
+    let peers: Vec<_> = desired.direct_peers().collect();
     for peer in &peers {
         let hop = name::next_hop(peer.index, family);
         let neighbour = (Place::Overlay, name::DIRECT.to_owned(), hop);
         state
             .neighbours
             .insert(neighbour, name::direct_mac(peer.index));
+        if peer.watched {
+            let target = match family {
+                Family::V4 => Target::Link(name::DIRECT.to_owned()),
+                Family::V6 => Target::Via {
+                    gateway: hop,
+                    device: name::DIRECT.to_owned(),
+                },
+            };
+            let probe = name::probe(peer.index, family);
+            state.routes.insert(IpNet::from(probe), target);
+        }
+    }
+    if peers.iter().any(|peer| peer.watched) {
+        let own = IpNet::from(name::probe(host.index, family));
+        state.addresses.insert((name::DIRECT.to_owned(), own));
     }
     let inward = (
         Place::Root,

@@ -70,6 +70,16 @@ pub fn next_hop(peer: HostIndex, family: Family) -> IpAddr {
     }
 }
 
+/// The address of a host that the direct path is probed with. It is no container's, and leads nowhere
+/// else.
+#[must_use]
+pub fn probe(host: HostIndex, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => next_hop(host, family),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfd64, 0x7672, 0, 0, 0, 0, 0, host.get())),
+    }
+}
+
 /// The next hop that stands for [`DIRECT`] on [`DIRECT_ROOT`].
 #[must_use]
 pub fn direct_next_hop(family: Family) -> IpAddr {

@@ -44,10 +44,7 @@ pub fn tables(desired: &Desired) -> BTreeMap<TableName, Table> {
 /// The underlay device, if any peer is reached directly.
 pub(crate) fn direct_underlay(desired: &Desired) -> Option<&str> {
     let underlay = desired.host.as_ref()?.underlay.as_deref()?;
-    let direct = desired.peers.values().any(|peer| {
-        let family = Family::of(peer.advertise);
-        desired.encapsulation(peer, family) == Encapsulation::Direct
-    });
+    let direct = desired.direct_peers().next().is_some();
     direct.then_some(underlay)
 }
 
@@ -289,23 +286,19 @@ fn direct(desired: &Desired, host: &ThisHost, underlay: &str) -> Table {
     ];
     let declarations = declarations.each_ref().map(String::as_str);
     let sets = named([
-        ("peers", direct_peers(desired, family)),
+        ("peers", direct_peers(desired)),
         ("remote", intervals(remote_prefixes(desired, family))),
-        ("local", intervals(local_prefixes(desired, family))),
+        ("local", intervals(local_prefixes(desired, host, family))),
     ]);
     table(&declarations, &chains, sets)
 }
 
-fn direct_peers(desired: &Desired, family: Family) -> Set {
-    desired
-        .peers
-        .values()
-        .filter(|peer| desired.encapsulation(peer, family) == Encapsulation::Direct)
-        .map(|peer| Element {
-            key: name::direct_mac(peer.index).to_string(),
-            data: Some(peer.advertise.to_string()),
-        })
-        .collect()
+fn direct_peers(desired: &Desired) -> Set {
+    let peers = desired.direct_peers().map(|peer| Element {
+        key: name::direct_mac(peer.index).to_string(),
+        data: Some(peer.advertise.to_string()),
+    });
+    peers.collect()
 }
 
 fn clear_pools(desired: &Desired, family: Family) -> impl Iterator<Item = drover_model::Pool> {
@@ -328,7 +321,10 @@ fn remote_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
         BlockHolder::Here | BlockHolder::Nobody => false,
     };
     let pools: BTreeSet<_> = clear_pools(desired, family).collect();
-    let mut prefixes = Vec::new();
+    let watched = desired.direct_peers().filter(|peer| peer.watched);
+    let mut prefixes: Vec<_> = watched
+        .map(|peer| IpNet::from(name::probe(peer.index, family)))
+        .collect();
     for (block, held) in desired
         .blocks
         .iter()
@@ -343,7 +339,7 @@ fn remote_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
     prefixes
 }
 
-fn local_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
+fn local_prefixes(desired: &Desired, host: &ThisHost, family: Family) -> Vec<IpNet> {
     let pools: BTreeSet<_> = clear_pools(desired, family).collect();
     let own = desired.own_blocks();
     let blocks = pools.iter().filter_map(|pool| own.get(pool)).flatten();
@@ -355,6 +351,9 @@ fn local_prefixes(desired: &Desired, family: Family) -> Vec<IpNet> {
     let ours = addresses.map(|address| address.addr());
     let ours = ours.filter(|address| pools.iter().any(|pool| pool.contains(*address)));
     prefixes.extend(ours.map(|address: IpAddr| IpNet::from(address)));
+    if desired.direct_peers().any(|peer| peer.watched) {
+        prefixes.push(IpNet::from(name::probe(host.index, family)));
+    }
     prefixes
 }
 

@@ -92,6 +92,8 @@ fn peer(number: u8, encapsulation: u8) -> Peer {
             _ => Encapsulation::Ipsec,
         },
         underlay_mtu: Mtu::ETHERNET,
+        watched: encapsulation.is_multiple_of(2),
+        standby: number.is_multiple_of(3),
     }
 }
 

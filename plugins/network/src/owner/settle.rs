@@ -156,6 +156,7 @@ impl Owner {
             cluster: &self.cluster,
             settings: &self.settings.overlay,
             underlay: self.underlay.as_deref(),
+            doubted: self.watch.doubted(),
         }
     }
 

@@ -43,6 +43,7 @@ impl Owner {
             complaints
                 .push("this host was removed from its cluster; run `drover leave`".to_owned());
         }
+        complaints.extend(self.fallback_complaints());
         self.complaints.send_if_modified(|now| {
             let changed = *now != complaints;
             *now = complaints;

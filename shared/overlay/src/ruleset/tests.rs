@@ -46,6 +46,8 @@ fn small() -> Desired {
                 advertise: "192.0.2.2".parse().unwrap(),
                 encapsulation: Encapsulation::Direct,
                 underlay_mtu: Mtu::ETHERNET,
+                watched: true,
+                standby: false,
             },
         )]),
         blocks: BTreeMap::from([
