@@ -24,15 +24,17 @@ mod plan;
 mod ruleset;
 mod simulate;
 mod state;
+mod step;
 
 pub use desired::{
     BlockHolder, Desired, Endpoint, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
 };
 pub use lower::{lower, sysctl_names};
-pub use plan::{ElementChange, Plan, Step, plan};
+pub use plan::{Plan, plan};
 pub use ruleset::tables;
 pub use simulate::simulate;
 pub use state::{
     Bridge, Direct, Element, Link, Place, Port, Sandbox, Set, State, Table, TableFamily, TableName,
     Target, Vxlan,
 };
+pub use step::{ElementChange, Step};

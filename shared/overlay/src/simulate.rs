@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::plan::{ElementChange, Step, without_links};
+use crate::plan::without_links;
 use crate::state::{Link, State};
+use crate::step::{ElementChange, Step};
 
 /// The state after a step was taken.
 pub fn simulate(state: &mut State, step: &Step) {

@@ -28,6 +28,20 @@ impl Owner {
         Ok(())
     }
 
+    fn refuse_when_fenced(&self) -> Result<(), DriverError> {
+        if self
+            .cluster
+            .this_host
+            .as_ref()
+            .is_some_and(|own| own.fenced)
+        {
+            return Err(DriverError::new(
+                "this host was removed from its cluster, and its addresses may be in use elsewhere; run `drover leave`, then `drover join`",
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) async fn create_network(
         &mut self,
         id: &NetworkId,
@@ -95,6 +109,7 @@ impl Owner {
         endpoint: Endpoint,
     ) -> Result<(), DriverError> {
         self.refuse_after_tear_down()?;
+        self.refuse_when_fenced()?;
         self.check_endpoint(id, &endpoint)?;
         if let Some(before) = self.records.endpoints().get(id) {
             let same = Endpoint {

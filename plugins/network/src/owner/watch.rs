@@ -114,8 +114,8 @@ impl Owner {
                 Ok(answers) => {
                     let told = myself
                         .upgrade()
-                        .map(|owner| owner.send(Command::Probed(answers)));
-                    debug!(told = told.is_some(), "paths were probed");
+                        .is_some_and(|owner| owner.send(Command::Probed(answers)).is_ok());
+                    debug!(told, "paths were probed");
                 }
                 Err(error) => warn!(%error, "paths cannot be probed"),
             }
