@@ -9,7 +9,7 @@ use pair::Pair;
 
 fn holds(check: fn(&FakeEngine) -> Result<(), Fault>) {
     for version in ENGINES {
-        let pair = Pair::start();
+        let pair = Pair::start(None);
         let engine = FakeEngine::new(version, &pair.network, &pair.ipam);
         check(&engine).unwrap_or_else(|fault| panic!("{}: {fault}", version.name));
         // It left the plugins clean.
