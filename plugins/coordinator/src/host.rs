@@ -155,6 +155,9 @@ pub async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
 async fn keep_published(context: &Context) {
     loop {
         if let Err(error) = publish(context).await {
+            if matches!(error, Error::Store(drover_store::Error::Fenced)) {
+                fence(context);
+            }
             tracing::warn!(
                 error = chain(&error),
                 "the record of this host is not up to date"
@@ -171,6 +174,9 @@ async fn keep_alive(context: &Context) {
             return;
         }
         if let Err(error) = hold_lease(context, since).await {
+            if matches!(error, drover_store::Error::Fenced) {
+                return fence(context);
+            }
             tracing::warn!(
                 error = chain(&error),
                 "this host cannot give a sign of life"
