@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use drover_testkit::{ENGINES, Endpoint, FakeEngine, Fault, NetworkSpec, contract};
 use machine::{Machine, skip};
-use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// Runs a check of the contract under every engine version, and again, as it must leave no trace.
@@ -162,7 +161,7 @@ fn trap_08_what_plugins_know_outlives_their_crash() {
         .unwrap();
     let (endpoint, joined) = engine.attach(&network, "c1").unwrap();
     for program in ["drover-net", "drover-ipam", "drover-coordinator"] {
-        machine.replace(program, Signal::SIGKILL);
+        machine.crash_one(program);
     }
     engine.information(&endpoint).unwrap();
     assert_eq!(engine.join(&endpoint).unwrap().link, joined.link);
@@ -204,7 +203,7 @@ fn trap_02_a_call_that_a_crash_has_cut_is_refused_without_body_and_done_with_it(
     plugin
         .send_again(&kept, "/NetworkDriver.Join", body.as_bytes())
         .unwrap();
-    machine.replace("drover-net", Signal::SIGKILL);
+    machine.crash_one("drover-net");
     plugin.receive(&kept).unwrap_err();
     let retry = engine.network("Join", None).unwrap_err();
     assert!(
@@ -234,7 +233,7 @@ fn a_call_that_waits_in_the_queue_outlives_a_crash() {
         .network
         .send_only("/NetworkDriver.Join", body.as_bytes())
         .unwrap();
-    machine.replace("drover-net", Signal::SIGKILL);
+    machine.crash_one("drover-net");
     let reply = engine.network.receive(&sent).unwrap();
     assert!(
         String::from_utf8_lossy(&reply.body).contains("SrcName"),

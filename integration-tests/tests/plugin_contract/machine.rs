@@ -1,8 +1,11 @@
-//! A machine for Drover: a namespace, directories, `drover up`, and no engine.
+//! A machine for Drover: namespaces, directories, `drover up`, and no engine.
+//!
+//! All of its processes are in one process namespace whose first process ends with the test: nothing
+//! outlives a test, not even one that is killed.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,10 +13,7 @@ use std::time::{Duration, Instant};
 use drover_testkit::capability::{Capability, Verdict, judge};
 use drover_testkit::{EngineVersion, FakeEngine, Fault};
 use integration_tests::cache;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-const PROGRAMS: [&str; 3] = ["drover-coordinator", "drover-ipam", "drover-net"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether the machine cannot run these tests; says so, and fails where it must be able to.
@@ -53,8 +53,17 @@ impl Machine {
              : > {}; exec sleep infinity",
             ready.display()
         );
-        let namespace = Command::new("unshare")
-            .args(["--net", "--mount", "sh", "-ec", &script])
+        let namespace = Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+            ])
+            .args(["--kill-child", "--mount-proc", "sh", "-ec", &script])
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -106,9 +115,10 @@ impl Machine {
         let path = |name: &str| self.path(name).into_os_string();
         let mut engine = std::ffi::OsString::from("unix://");
         engine.push(path("docker.sock"));
-        let child = Command::new("nsenter")
-            .arg(format!("--target={}", self.namespace.id()))
-            .args(["--net", "--mount", "--"])
+        let child = self
+            .enter(&["--net", "--mount", "--pid"])
+            .args(["sh", "-c", "echo $$ > \"$0\"; exec \"$@\""])
+            .arg(path("drover.pid"))
             .arg(binary)
             .arg("up")
             .env("DROVER_CONFIG", "/dev/null")
@@ -128,26 +138,49 @@ impl Machine {
         self.wait("drover", |machine| said(machine) > before);
     }
 
-    /// The process that serves a socket.
-    fn process(&self, program: &str) -> Option<Pid> {
-        let file = self.path("run/pids").join(program).with_extension("pid");
-        let text = fs::read_to_string(file).ok()?;
-        let pid = text.split_whitespace().next()?.parse().ok()?;
-        Path::new(&format!("/proc/{pid}"))
-            .exists()
-            .then(|| Pid::from_raw(pid))
+    /// A command in these of the machine's namespaces.
+    fn enter(&self, namespaces: &[&str]) -> Command {
+        let unshare = self.namespace.id();
+        let children = format!("/proc/{unshare}/task/{unshare}/children");
+        let first = fs::read_to_string(children).unwrap();
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--target={}", first.trim()))
+            .args(namespaces)
+            .arg("--");
+        command
     }
 
-    fn signal(&self, program: &str, signal: Signal) -> Pid {
+    /// The process that serves a socket, by its number on the machine.
+    fn process(&self, program: &str) -> Option<String> {
+        let file = self.path("run/pids").join(program).with_extension("pid");
+        let text = fs::read_to_string(file).ok()?;
+        let process = text.split_whitespace().next()?.to_owned();
+        self.kill("-0", &process).then_some(process)
+    }
+
+    /// Sends a signal to a process of the machine, and says whether it was there.
+    fn kill(&self, signal: &str, process: &str) -> bool {
+        let mut kill = self.enter(&["--mount", "--pid"]);
+        kill.args(["kill", signal, "--", process])
+            .stderr(Stdio::null());
+        kill.status().is_ok_and(|status| status.success())
+    }
+
+    fn signal(&self, program: &str, signal: &str) -> String {
         let process = self.process(program);
         let process = process.unwrap_or_else(|| panic!("{program} does not run\n{}", self.logs()));
-        kill(process, signal).unwrap();
+        assert!(
+            self.kill(signal, &process),
+            "{program} is gone\n{}",
+            self.logs()
+        );
         process
     }
 
-    /// Ends a process with a signal and waits until another has taken its place.
-    pub(crate) fn replace(&self, program: &str, signal: Signal) {
-        let before = self.signal(program, signal);
+    /// Kills a process and waits until another has taken its place.
+    pub(crate) fn crash_one(&self, program: &str) {
+        let before = self.signal(program, "-KILL");
         self.wait(program, |machine| {
             machine
                 .process(program)
@@ -157,24 +190,25 @@ impl Machine {
 
     /// Asks a process to stop. Another takes its place.
     pub(crate) fn stop(&self, program: &str) {
-        self.signal(program, Signal::SIGTERM);
+        self.signal(program, "-TERM");
     }
 
     /// Makes a process do nothing more.
     pub(crate) fn freeze(&self, program: &str) {
-        self.signal(program, Signal::SIGSTOP);
+        self.signal(program, "-STOP");
     }
 
     /// Makes it go on.
     pub(crate) fn thaw(&self, program: &str) {
-        self.signal(program, Signal::SIGCONT);
+        self.signal(program, "-CONT");
     }
 
     /// Stops all of Drover in order.
     pub(crate) fn down(&mut self) {
-        let drover = self.drover.as_mut().unwrap();
-        kill(process(drover), Signal::SIGTERM).unwrap();
+        let process = fs::read_to_string(self.path("drover.pid")).unwrap();
+        assert!(self.kill("-TERM", process.trim()), "{}", self.logs());
         let began = Instant::now();
+        let drover = self.drover.as_mut().unwrap();
         while began.elapsed() < PATIENCE {
             if drover.try_wait().unwrap().is_some() {
                 self.drover = None;
@@ -187,14 +221,10 @@ impl Machine {
 
     /// Kills all of Drover at once, as a loss of power does.
     pub(crate) fn crash(&mut self) {
+        // All but the first process of the namespace, and the one that says so.
+        self.kill("-KILL", "-1");
         if let Some(mut drover) = self.drover.take() {
-            let _killed = drover.kill();
-            let _ended = drover.wait();
-        }
-        for program in PROGRAMS {
-            if let Some(process) = self.process(program) {
-                let _killed = kill(process, Signal::SIGKILL);
-            }
+            drover.wait().unwrap();
         }
     }
 
@@ -224,9 +254,9 @@ impl Machine {
 
     /// The links of the namespace that an engine would be in.
     pub(crate) fn links(&self) -> String {
-        let listed = Command::new("nsenter")
-            .arg(format!("--target={}", self.namespace.id()))
-            .args(["--net", "--", "ip", "-brief", "link"])
+        let listed = self
+            .enter(&["--net"])
+            .args(["ip", "-brief", "link"])
             .output()
             .unwrap();
         String::from_utf8_lossy(&listed.stdout).into_owned()
@@ -242,12 +272,11 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.crash();
         let _killed = self.namespace.kill();
         let _ended = self.namespace.wait();
+        if let Some(mut drover) = self.drover.take() {
+            let _killed = drover.kill();
+            let _ended = drover.wait();
+        }
     }
-}
-
-fn process(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
