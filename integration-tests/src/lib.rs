@@ -7,7 +7,8 @@
 //!
 //! - [`lab`], [`host`], [`network`]: the machine parts;
 //! - [`engine`], [`drover`], [`container`], [`traffic`]: what runs on a host;
-//! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported.
+//! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported;
+//! - [`measure`]: what the benchmarks in `src/bin` have in common.
 
 pub mod cache;
 pub mod capability;
@@ -17,6 +18,7 @@ pub mod engine;
 pub mod host;
 pub mod interrupt;
 pub mod lab;
+pub mod measure;
 pub mod network;
 pub mod process;
 pub mod scenario;
