@@ -123,7 +123,7 @@ fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
         networks: BTreeMap::from([
             (
                 network_id("a"),
-                network(vec![pool(four, "10.42.0.1"), pool(six, "fd00:42::1")]),
+                network(vec![pool(four, "10.42.1.1"), pool(six, "fd00:42::1:1")]),
             ),
             (network_id("b"), network(vec![pool(other, "10.43.0.1")])),
         ]),
@@ -319,6 +319,13 @@ fn two_hosts(encapsulation: Encapsulation) {
     runtime.block_on(async {
         let (kernel, _) = Kernel::open(&folder.path().join("one")).await.unwrap();
         let wanted = desired(1, encapsulation);
+        // As it comes about: first the networks and the other host, then blocks of its own, one of
+        // which has the gateway for its router, and endpoints.
+        let mut bare = wanted.clone();
+        bare.endpoints.clear();
+        bare.blocks
+            .retain(|_, held| held.owner != BlockHolder::Here);
+        bring_about(&kernel, &bare).await;
         bring_about(&kernel, &wanted).await;
         for host in [1, 2] {
             let desired = desired(host, encapsulation);

@@ -156,27 +156,23 @@ fn lower_network(own: &OwnBlocks, id: &NetworkId, network: &Network, state: &mut
     };
     state.links.insert(bridge.clone(), Link::Bridge(link));
     for subnet in &network.pools {
-        let blocks = own.get(&subnet.pool).cloned().unwrap_or_default();
-        let routers: BTreeSet<_> = blocks.iter().map(|block| block.router()).collect();
-        for block in &blocks {
-            if let Ok(address) = IpNet::new(block.router(), block.prefix().prefix_len()) {
-                state.addresses.insert((bridge.clone(), address));
-            }
+        state
+            .routes
+            .insert(subnet.pool.prefix(), Target::Unreachable);
+        // Addresses have full length, and what is on the link is said by a route: the gateway may be
+        // the router of a block too, and an IPv6 link has an address with one prefix length only.
+        for block in own.get(&subnet.pool).into_iter().flatten() {
+            state
+                .addresses
+                .insert((bridge.clone(), IpNet::from(block.router())));
+            state
+                .routes
+                .insert(block.prefix(), Target::Link(bridge.clone()));
         }
-        let gateway = subnet.gateway.filter(|gateway| !routers.contains(gateway));
-        if let Some(gateway) = gateway {
+        if let Some(gateway) = subnet.gateway {
             state
                 .addresses
                 .insert((bridge.clone(), IpNet::from(gateway)));
-        }
-        // A block as large as its pool is reached by the bridge's own connected route.
-        if !blocks
-            .iter()
-            .any(|block| block.prefix() == subnet.pool.prefix())
-        {
-            state
-                .routes
-                .insert(subnet.pool.prefix(), Target::Unreachable);
         }
     }
 }
