@@ -161,6 +161,8 @@ impl Step {
                 ..
             } => 6,
             Self::CreateLink { .. } => 5,
+            // An IPv6 link has an address once: one with another prefix length goes first.
+            Self::DeleteAddress { address, .. } if address.addr().is_ipv6() => 7,
             Self::ChangeLink { .. } => 7,
             Self::AddAddress { .. } => 8,
             Self::SetNeighbour { .. } | Self::AddProxy { .. } => 9,
