@@ -34,6 +34,8 @@ use view::View;
 
 /// How often everything is looked at although nothing was heard.
 const FULL: Duration = Duration::from_secs(60);
+/// How often a conflict is looked at: a person may be solving it.
+const CONFLICT: Duration = Duration::from_secs(5);
 /// How soon to look again at something that is under way.
 const SOON: Duration = Duration::from_millis(500);
 /// How soon to look again after the store or the engine did not answer.
@@ -200,10 +202,14 @@ impl Reconciler {
         let done = self.act(&snapshot, &view, &plan).await?;
         self.memory.engine_was_seen(&engine, &view)?;
         self.conclude(&plan).await?;
-        Ok(match (done, plan.look_again) {
-            (false, _) => RETRY,
-            (true, true) => SOON,
-            (true, false) => FULL,
+        Ok(if !done {
+            RETRY
+        } else if plan.look_again {
+            SOON
+        } else if !plan.conflicts.is_empty() {
+            CONFLICT
+        } else {
+            FULL
         })
     }
 

@@ -35,28 +35,25 @@ async fn follow(engine: &Engine, networks: &Networks) -> Result<(), drover_engin
     tracing::info!("the engine tells its events");
     networks.look_again();
     while let Some(event) = events.next().await? {
-        if event
-            .actor
-            .attributes
-            .get("type")
-            .is_some_and(|driver| driver == NETWORK_DRIVER)
-        {
-            note(networks, &event);
-        }
+        note(networks, &event);
     }
     Ok(())
 }
 
 fn note(networks: &Networks, event: &Event) {
-    tracing::debug!(
-        action = event.action,
-        network = event.actor.id,
-        "the engine tells"
-    );
-    if matches!(event.action.as_str(), "destroy" | "remove")
-        && let Ok(id) = event.actor.id.parse()
-    {
-        networks.note_removed(id);
+    let driver = event.actor.attributes.get("type");
+    let ours = driver.is_some_and(|driver| driver == NETWORK_DRIVER);
+    // A network of another driver can have a name that one of ours needs.
+    let is_gone = matches!(event.action.as_str(), "destroy" | "remove");
+    if ours || is_gone {
+        tracing::debug!(
+            action = event.action,
+            network = event.actor.id,
+            "the engine tells"
+        );
+        if let (true, true, Ok(id)) = (ours, is_gone, event.actor.id.parse()) {
+            networks.note_removed(id);
+        }
+        networks.look_again();
     }
-    networks.look_again();
 }
