@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_control_api::plugin::{ConfirmLeases, Endpoints};
+use drover_control_api::plugin::{ConfirmLeases, Endpoints, Reconcile};
 use drover_engine::Engine;
 use drover_http::control;
 use drover_model::NetworkId;
@@ -44,7 +44,7 @@ pub async fn serve(coordinator: Arc<Coordinator>, mut shutdown: watch::Receiver<
 }
 
 async fn confirm_leases(coordinator: &Coordinator) {
-    let mut started = coordinator.engine_started.subscribe();
+    let mut started = coordinator.networks.engine_starts();
     let mut next = Instant::now() + ENGINE_SETTLES;
     loop {
         // Both arms are cancel-safe.
@@ -123,8 +123,13 @@ pub async fn addresses_in_use(engine: &Engine) -> Result<BTreeSet<IpAddr>, drove
 }
 
 async fn ask_endpoints(coordinator: &Coordinator) {
-    let mut started = coordinator.engine_started.subscribe();
+    let mut started = coordinator.networks.engine_starts();
     loop {
+        // An engine that crashed has removed what it had of its containers, and told nobody.
+        if started.has_changed().unwrap_or(false) {
+            started.mark_unchanged();
+            compare(coordinator).await;
+        }
         let answer = control::call(&coordinator.context.network, &Endpoints {}, LIMIT).await;
         let pause = match answer {
             Ok(table) => {
@@ -147,7 +152,19 @@ async fn ask_endpoints(coordinator: &Coordinator) {
         // Both arms are cancel-safe.
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            changed = started.changed() => if changed.is_err() { return },
+            changed = started.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                started.mark_changed();
+            }
         }
+    }
+}
+
+async fn compare(coordinator: &Coordinator) {
+    match control::call(&coordinator.context.network, &Reconcile {}, LIMIT).await {
+        Ok(_) => {}
+        Err(error) => tracing::debug!(error = chain(&error), "drover-net does not compare"),
     }
 }

@@ -29,6 +29,7 @@ use anyhow::Context as _;
 use drover_daemon::{Exit, Settings, task};
 use drover_engine::Engine;
 use drover_http::{Client, Limits};
+use drover_store::local::Database;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -49,8 +50,8 @@ pub struct Coordinator {
     pub networks: Arc<Networks>,
     /// The clocks of the hosts.
     pub clocks: Arc<Clocks>,
-    /// Changes when a new engine process has activated a plugin.
-    pub engine_started: watch::Sender<u64>,
+    /// What this host remembers for itself.
+    pub database: Database,
 }
 
 /// Runs the coordinator until the shutdown.
@@ -60,6 +61,7 @@ pub struct Coordinator {
 pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     let listener = drover_daemon::listener(NAME, &settings.control_socket())?;
     let membership = membership::open(&settings).await?;
+    let database = Database::open(settings.state_dir.join("coordinator.redb"))?;
     let engine = Engine::new(&settings.docker_host)?;
     let cluster = Arc::new(watch::Sender::new(Snapshot::default()));
     let context = Arc::new(Context {
@@ -82,7 +84,7 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
         context: context.clone(),
         networks: Arc::default(),
         clocks: Arc::default(),
-        engine_started: watch::Sender::new(0),
+        database,
     });
     let stop = either(shutdown, context.restart.subscribe());
     let tasks = start(&coordinator, cluster, &stop);
@@ -104,7 +106,12 @@ fn start(
     stop: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
     let context = &coordinator.context;
-    let networks = networks::serve(context.clone(), coordinator.networks.clone(), stop.clone());
+    let networks = networks::serve(
+        context.clone(),
+        coordinator.networks.clone(),
+        coordinator.database.clone(),
+        stop.clone(),
+    );
     vec![
         task::spawn(
             "mirror",

@@ -49,6 +49,7 @@ pub struct Networks {
     wake: Notify,
     reported: Mutex<Option<BTreeMap<NetworkId, u32>>>,
     removed: Mutex<Vec<NetworkId>>,
+    engine_started: watch::Sender<u64>,
     state: watch::Sender<State>,
 }
 
@@ -79,6 +80,19 @@ impl Networks {
         self.look_again();
     }
 
+    /// A new engine process may be there.
+    pub fn engine_started(&self) {
+        self.engine_started
+            .send_modify(|count| *count = count.wrapping_add(1));
+        self.look_again();
+    }
+
+    /// Changes when a new engine process may be there.
+    #[must_use]
+    pub fn engine_starts(&self) -> watch::Receiver<u64> {
+        self.engine_started.subscribe()
+    }
+
     /// How the last look went.
     #[must_use]
     pub fn state(&self) -> State {
@@ -102,16 +116,26 @@ impl Networks {
     }
 }
 
-/// Keeps the networks of this host and of the cluster one, until the shutdown.
+/// Notes that these networks of this engine were of a cluster that this host has left: the next start
+/// removes those that nobody uses.
 ///
 /// # Errors
-/// When the file of this host's own memory cannot be opened.
+/// When this host's own memory cannot be written.
+pub fn leave(database: &Database, networks: &[NetworkId]) -> drover_store::Result<()> {
+    memory::leave(database, networks)
+}
+
+/// Keeps the networks of this host and of the cluster one, until the shutdown. `database` is this host's own
+/// memory.
+///
+/// # Errors
+/// When the memory cannot be read.
 pub async fn serve(
     context: Arc<Context>,
     networks: Arc<Networks>,
+    database: Database,
     mut shutdown: watch::Receiver<bool>,
 ) -> drover_store::Result<()> {
-    let database = Database::open(context.settings.state_dir.join("coordinator.redb"))?;
     let mut reconciler = Reconciler {
         cluster: context.cluster.clone(),
         memory: Memory::open(&database)?,

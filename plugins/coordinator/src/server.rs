@@ -9,9 +9,11 @@ use drover_control_api::coordinator::{
 };
 use drover_control_api::plugin::WhoAreYou;
 use drover_control_api::{Empty, Failure, FailureKind, Method, fabric};
+use drover_engine::Network;
 use drover_http::{Request, Response, Service, control};
 
 use crate::context::Context;
+use crate::mirror::chain;
 use crate::networks::record::NETWORK_DRIVER;
 use crate::{Coordinator, claims, examine, membership, status};
 
@@ -68,7 +70,7 @@ impl Control {
         match path {
             Init::PATH => answer(body, |ask| membership::init(context, ask)).await,
             Join::PATH => answer(body, |ask| join(context, ask)).await,
-            Leave::PATH => answer(body, |_: Leave| membership::leave(context)).await,
+            Leave::PATH => answer(body, |_: Leave| leave(&self.0)).await,
             RemoveHost::PATH => answer(body, |ask| membership::remove_host(context, ask)).await,
             other => Response::not_found(other),
         }
@@ -89,10 +91,7 @@ impl Control {
             EngineStarted::PATH => {
                 answer(body, async |_: EngineStarted| {
                     tracing::info!("a new engine process has activated a plugin");
-                    coordinator
-                        .engine_started
-                        .send_modify(|count| *count = count.wrapping_add(1));
-                    coordinator.networks.look_again();
+                    coordinator.networks.engine_started();
                     Ok(Empty {})
                 })
                 .await
@@ -135,14 +134,49 @@ async fn answer<M: Method, F: Future<Output = Result<M::Answer, Failure>>>(
 
 /// A host that has networks already cannot join: its cluster would know nothing of their addresses.
 async fn join(context: &Context, request: Join) -> Result<Joined, Failure> {
-    let networks = context.engine.networks().await.map_err(|error| {
+    let ours = networks(context).await.map_err(|error| {
         let reason = error.sentence();
         let message = format!("the engine must answer before this host can join: {reason}");
         Failure::new(FailureKind::Unavailable, message)
     })?;
-    let ours = networks
-        .into_iter()
-        .filter(|network| network.driver == NETWORK_DRIVER);
-    let names: Vec<String> = ours.map(|network| network.name).collect();
+    let names: Vec<String> = ours.into_iter().map(|network| network.name).collect();
     membership::join(context, request, &names).await
+}
+
+/// The copies that this host has of its cluster's networks go with the cluster, unless this host takes
+/// everything along, being the only one.
+async fn leave(coordinator: &Coordinator) -> Result<Empty, Failure> {
+    let context = &coordinator.context;
+    let ours = networks(context).await.unwrap_or_else(|error| {
+        tracing::warn!(
+            error = chain(&error),
+            "networks of the cluster stay on this host"
+        );
+        Vec::new()
+    });
+    let ours: Vec<_> = ours
+        .iter()
+        .filter_map(|network| network.id.parse().ok())
+        .collect();
+    let is_alone = {
+        let snapshot = context.cluster.borrow();
+        let mut hosts = snapshot.under("hosts/");
+        !context.is_fenced() && hosts.all(|(name, _)| name == context.host().as_str())
+    };
+    let left = membership::leave(context).await?;
+    if !is_alone && let Err(error) = crate::networks::leave(&coordinator.database, &ours) {
+        tracing::warn!(
+            error = chain(&error),
+            "networks of the cluster stay on this host"
+        );
+    }
+    Ok(left)
+}
+
+/// This engine's networks of our driver.
+async fn networks(context: &Context) -> Result<Vec<Network>, drover_engine::Error> {
+    let networks = context.engine.networks().await?.into_iter();
+    Ok(networks
+        .filter(|network| network.driver == NETWORK_DRIVER)
+        .collect())
 }

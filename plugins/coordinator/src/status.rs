@@ -115,7 +115,10 @@ pub fn networks(snapshot: &Snapshot) -> NetworkTable {
     let conflicts = snapshot.records::<Vec<String>>("conflicts/");
     NetworkTable {
         networks: networks.collect(),
-        conflicts: conflicts.flat_map(|(_, conflicts)| conflicts).collect(),
+        conflicts: conflicts
+            .filter(|(host, _)| snapshot.entry(&format!("hosts/{host}")).is_some())
+            .flat_map(|(_, conflicts)| conflicts)
+            .collect(),
     }
 }
 

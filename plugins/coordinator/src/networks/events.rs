@@ -33,7 +33,7 @@ pub(super) async fn listen(engine: &Engine, networks: &Networks) {
 async fn follow(engine: &Engine, networks: &Networks) -> Result<(), drover_engine::Error> {
     let mut events = engine.events(EventFilter::Networks, now()).await?;
     tracing::info!("the engine tells its events");
-    networks.look_again();
+    networks.engine_started();
     while let Some(event) = events.next().await? {
         note(networks, &event);
     }

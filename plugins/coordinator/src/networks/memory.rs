@@ -24,6 +24,8 @@ const SETTLED: Duration = Duration::from_secs(2);
 const GONE: Duration = Duration::from_secs(5);
 /// How long what was done without asking a person is told.
 const TOLD: Duration = Duration::from_secs(600);
+/// The table of networks of a cluster that this host has left.
+const LEFT: &str = "left-networks";
 /// The key of the engine's identity.
 const IDENTITY: &str = "identity";
 
@@ -49,6 +51,7 @@ pub(super) struct Told {
 pub(super) struct Memory {
     intents: Table<LogicalNetworkId>,
     engine: Table<String>,
+    left: Table<bool>,
     seen: u64,
     reported: Option<BTreeMap<NetworkId, u32>>,
     empty_since: BTreeMap<NetworkId, Instant>,
@@ -64,6 +67,7 @@ impl Memory {
         Ok(Self {
             intents: Table::open(database, "intended-copies")?,
             engine: Table::open(database, "engine")?,
+            left: Table::open(database, LEFT)?,
             seen: 0,
             reported: None,
             empty_since: BTreeMap::new(),
@@ -123,6 +127,11 @@ impl Memory {
         }
         self.notes
             .retain(|(since, _)| now.duration_since(*since) < TOLD);
+        for (id, _) in self.left.list()? {
+            if !there.contains(id.as_str()) {
+                self.left.delete(&id)?;
+            }
+        }
         let known = self.engine.get(IDENTITY)?;
         self.engine_is_new =
             known.is_some_and(|known| identity(engine).is_some_and(|now| now != known));
@@ -152,8 +161,15 @@ impl Memory {
                 .map(|(id, refused)| (id.clone(), refused.reason.clone()))
                 .collect(),
             intended: self.intents.list()?.into_iter().collect(),
+            left: self.left()?,
             engine_is_new: self.engine_is_new,
         })
+    }
+
+    /// Networks of a cluster that this host has left.
+    fn left(&self) -> Result<BTreeSet<NetworkId>> {
+        let left = self.left.list()?.into_iter();
+        Ok(left.filter_map(|(id, _)| id.parse().ok()).collect())
     }
 
     /// Remembers which engine it was, once nothing is left of another one's copies.
@@ -197,7 +213,8 @@ impl Memory {
                     return;
                 };
                 // Where the cluster has a network of the name, nobody misses this one.
-                if local.made_for.is_none() && !view.names.contains_key(&local.name) {
+                let is_missed = local.made_for.is_none() && !local.left;
+                if is_missed && !view.names.contains_key(&local.name) {
                     let note = format!(
                         "network `{}` of host `{}` was removed, as {reason}: create it again with another --subnet",
                         local.name, view.host
@@ -213,6 +230,14 @@ impl Memory {
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
         self.notes.iter().map(|(_, note)| note.clone())
     }
+}
+
+/// See [`super::leave`].
+pub(super) fn leave(database: &Database, networks: &[NetworkId]) -> Result<()> {
+    let left = Table::open(database, LEFT)?;
+    networks
+        .iter()
+        .try_for_each(|network| left.put(network.as_str(), &true))
 }
 
 /// What tells one engine from another that was set up anew in its place: its network `none` is made

@@ -24,6 +24,8 @@ pub struct Known {
     pub refused: BTreeMap<LogicalNetworkId, String>,
     /// The network that a copy of this name was being made for when the process ended.
     pub intended: BTreeMap<String, LogicalNetworkId>,
+    /// This engine's networks of a cluster that this host has left.
+    pub left: BTreeSet<NetworkId>,
     /// Whether the engine was set up anew.
     pub engine_is_new: bool,
 }
@@ -43,6 +45,7 @@ pub fn view(host: &HostName, snapshot: &Snapshot, engine: &[EngineNetwork], know
             .copied();
         let mut local = local(network);
         local.in_use |= endpoints.unwrap_or(0) > 0;
+        local.left = known.left.contains(&id);
         local.made_for = known.intended.get(&local.name).cloned();
         Some((id, local))
     });
@@ -113,6 +116,7 @@ fn local(network: &EngineNetwork) -> LocalNetwork {
         ipv6: network.enable_ipv6,
         in_use: !network.containers.is_empty(),
         made_for: None,
+        left: false,
     }
 }
 

@@ -375,6 +375,10 @@ impl Planner<'_> {
             let reason = "the network it was a copy of is gone".to_owned();
             return self.discard(id, local, reason);
         }
+        if local.left {
+            let reason = "it is of a cluster that this host has left".to_owned();
+            return self.discard(id, local, reason);
+        }
         let namesake = self
             .view
             .names

@@ -87,6 +87,8 @@ pub struct LocalNetwork {
     pub in_use: bool,
     /// The network it was made for by this process, when it ended before it could say so.
     pub made_for: Option<LogicalNetworkId>,
+    /// Whether it is of a cluster that this host has left.
+    pub left: bool,
 }
 
 impl LocalNetwork {
