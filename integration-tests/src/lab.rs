@@ -231,7 +231,7 @@ fn image() -> Result<String> {
         if let Some(parent) = archive.parent() {
             fs::create_dir_all(parent)?;
         }
-        let root = cache::root(Release::V20.suite());
+        let root = cache::root(Release::V26.suite());
         let script = include_str!("../lab/make-image");
         machine(&[
             "bash",

@@ -112,6 +112,31 @@ async fn a_header_that_dawdles_is_cut_and_an_idle_connection_is_not() {
 }
 
 #[tokio::test]
+async fn each_header_has_its_own_time() {
+    let serving = Serving::start(quick());
+    let (first, second) = (post("/wait", ""), post("/echo", "second"));
+    let mut stream = serving.raw();
+    stream.write_all(&first[..9]).unwrap();
+    // Another connection's round trip: the server waits for the rest of the first header by then.
+    serving
+        .client()
+        .send(Method::POST, "/echo", None, SOON)
+        .await
+        .unwrap();
+    stream.write_all(&first[9..]).unwrap();
+    happened(1, &serving.service.began).await;
+    stream.write_all(&second[..9]).unwrap();
+    // Time passes: the first header's is over when the call ends.
+    tokio::time::sleep(quick().header_read * 2).await;
+    serving.service.go.add_permits(1);
+    let (text, mut stream) = response(stream).await;
+    assert!(text.ends_with("waited"), "{text}");
+    stream.write_all(&second[9..]).unwrap();
+    let (text, _) = response(stream).await;
+    assert!(text.ends_with("second"), "{text}");
+}
+
+#[tokio::test]
 async fn an_idle_limit_closes_what_says_nothing() {
     let limits = Limits {
         idle: Some(Duration::from_millis(100)),

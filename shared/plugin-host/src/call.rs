@@ -19,7 +19,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// A call that is about to be made.
 pub(crate) struct Call<D> {
     pub(crate) driver: Arc<D>,
-    /// The path, which names it in errors and logs.
+    /// `NetworkDriver.Join`: names it in errors and logs.
     pub(crate) method: &'static str,
     pub(crate) body: Bytes,
     pub(crate) limit: Duration,

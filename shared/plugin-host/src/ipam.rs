@@ -86,7 +86,7 @@ impl<D: IpamDriver, X: Service> IpamService<D, X> {
         let (driver, body, limit) = (self.driver.clone(), request.body, self.limit);
         let call = Call {
             driver,
-            method: method.path(),
+            method: method.name(),
             body,
             limit,
         };

@@ -117,7 +117,7 @@ impl<D: NetworkDriver, X: Service> NetworkService<D, X> {
         let (driver, body, limit) = (self.driver.clone(), request.body, self.limit);
         let call = Call {
             driver,
-            method: method.path(),
+            method: method.name(),
             body,
             limit,
         };

@@ -86,6 +86,14 @@ macro_rules! methods {
                 }
             }
 
+            /// Its name with the interface's, `Interface.Method`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$method => concat!($prefix, ".", stringify!($method))),+
+                }
+            }
+
             /// The method that is posted to this path.
             #[must_use]
             pub fn from_path(path: &str) -> Option<Self> {

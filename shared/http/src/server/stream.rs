@@ -119,6 +119,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
             Poll::Ready(Ok(())) => {
                 if buffer.filled().len() > before && self.progress.phase() == Phase::Idle {
                     self.progress.set(Phase::Header);
+                    // The deadline may still be that of an earlier header.
+                    self.armed_for = Phase::Busy;
                 }
                 Poll::Ready(Ok(()))
             }
