@@ -14,6 +14,7 @@ mod memory;
 pub mod observe;
 pub mod plan;
 pub mod record;
+pub mod step;
 pub mod view;
 
 use std::collections::BTreeMap;
@@ -358,6 +359,7 @@ fn name<'a>(view: &'a View, step: &Step) -> &'a str {
         Step::Record { local } | Step::Discard { local, .. } => {
             view.local.get(local).map_or("", |local| &local.name)
         }
+        Step::ForgetIntent { .. } => "",
         Step::Adopt { network, .. }
         | Step::Forget { network }
         | Step::Attach { network, .. }

@@ -122,6 +122,10 @@ impl<C: Copies> Executor<'_, C> {
             Step::Delete { network } => self.delete(network).await,
             Step::Create { network } => self.create(network).await,
             Step::Remove { network, local } => self.remove(network, local).await,
+            Step::ForgetIntent { name } => {
+                self.intents.delete(name)?;
+                Ok(Effect::Done)
+            }
             Step::Discard { local, .. } => self.discard(local).await,
         }
     }

@@ -72,6 +72,7 @@ pub fn view(host: &HostName, snapshot: &Snapshot, engine: &[EngineNetwork], know
             .into_iter()
             .map(|network| network.name.clone())
             .collect(),
+        intended: known.intended.keys().cloned().collect(),
         engine_is_new: known.engine_is_new,
     }
 }

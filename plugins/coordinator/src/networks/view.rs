@@ -22,6 +22,8 @@ pub struct View {
     pub local: BTreeMap<NetworkId, LocalNetwork>,
     /// The names of this engine's other networks.
     pub foreign: BTreeSet<String>,
+    /// The copies, by name, that this process was making when it ended.
+    pub intended: BTreeSet<String>,
     /// Whether the engine has lost its networks since it was last looked at: it was set up anew.
     pub engine_is_new: bool,
 }

@@ -1,15 +1,11 @@
-//! Any interleaving of what people and hosts do ends with the same networks on every host.
-//!
-//! Hosts are modelled: an engine is a list of networks, and everything else is the real thing, the
-//! store, the planner and the execution of its steps. Hosts plan from snapshots that may be old.
-#![cfg(test)]
+//! A model of a few hosts: engines are lists of networks; store, planner and steps are the real thing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use drover_control_api::record::{NetworkRecord, NetworkState, PoolRecord};
 use drover_coordinator::mirror::Snapshot;
-use drover_coordinator::networks::execute::{Copies, Executor, Refusal};
+use drover_coordinator::networks::execute::{Copies, Effect, Executor, Refusal};
 use drover_coordinator::networks::observe::{Known, view};
 use drover_coordinator::networks::plan::{Plan, Step, plan};
 use drover_coordinator::networks::record::{NETWORK_DRIVER, Writer, creation, orphaned_pools};
@@ -18,76 +14,18 @@ use drover_engine::{CreateNetwork, Ipam, IpamConfig, Network as EngineNetwork, N
 use drover_model::{HostName, LogicalNetworkId, NetworkId, Pool};
 use drover_store::local::{Database, Table};
 use drover_store::{Store, Transaction};
-use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-const HOSTS: usize = 3;
-
-/// What happens in the world.
-#[derive(Debug, Clone)]
-enum Event {
-    /// `docker network create NAME`, perhaps with `--subnet`.
-    Create {
-        host: usize,
-        name: usize,
-        subnet: Option<u8>,
-    },
-    /// `docker network rm NAME`.
-    Remove {
-        host: usize,
-        name: usize,
-    },
-    /// A container starts on the network, or stops.
-    Attach {
-        host: usize,
-        name: usize,
-    },
-    Detach {
-        host: usize,
-        name: usize,
-    },
-    /// A host looks, at a snapshot that is so many rounds old, and does at most so many steps.
-    Look {
-        host: usize,
-        age: usize,
-        steps: usize,
-    },
-    /// A host's process ends between the engine's answer and the note of it.
-    CrashInCreate {
-        host: usize,
-    },
-    /// A host goes away, or comes back.
-    Away {
-        host: usize,
-        away: bool,
-    },
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let host = 0..HOSTS;
-    let name = 0..2_usize;
-    let subnet = prop_oneof![3 => Just(None), 1 => (200_u8..202).prop_map(Some)];
-    prop_oneof![
-        3 => (host.clone(), name.clone(), subnet)
-            .prop_map(|(host, name, subnet)| Event::Create { host, name, subnet }),
-        3 => (host.clone(), name.clone()).prop_map(|(host, name)| Event::Remove { host, name }),
-        2 => (host.clone(), name.clone()).prop_map(|(host, name)| Event::Attach { host, name }),
-        2 => (host.clone(), name).prop_map(|(host, name)| Event::Detach { host, name }),
-        10 => (host.clone(), 0..3_usize, 1..9_usize)
-            .prop_map(|(host, age, steps)| Event::Look { host, age, steps }),
-        1 => host.clone().prop_map(|host| Event::CrashInCreate { host }),
-        1 => (host, any::<bool>()).prop_map(|(host, away)| Event::Away { host, away }),
-    ]
-}
+use crate::{Event, HOSTS};
 
 #[derive(Default)]
-struct Engine(Mutex<(u64, BTreeMap<NetworkId, EngineNetwork>)>);
+pub(crate) struct Engine(Mutex<(u64, BTreeMap<NetworkId, EngineNetwork>)>);
 
 impl Engine {
     fn list(&self) -> Vec<EngineNetwork> {
         self.0.lock().unwrap().1.values().cloned().collect()
     }
 
-    fn named(&self, name: &str) -> Option<NetworkId> {
+    pub(crate) fn named(&self, name: &str) -> Option<NetworkId> {
         let state = self.0.lock().unwrap();
         let found = state.1.iter().find(|(_, network)| network.name == name);
         found.map(|(id, _)| id.clone())
@@ -167,23 +105,23 @@ impl Copies for Engine {
     }
 }
 
-struct Host {
+pub(crate) struct Host {
     name: HostName,
-    engine: Engine,
+    pub(crate) engine: Engine,
     intents: Table<LogicalNetworkId>,
     away: bool,
 }
 
-struct World {
+pub(crate) struct World {
     store: Store,
-    hosts: Vec<Host>,
+    pub(crate) hosts: Vec<Host>,
     past: Vec<Snapshot>,
     next_pool: u8,
     _folder: tempfile::TempDir,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() {
             memory.to_owned()
@@ -259,12 +197,12 @@ impl World {
     }
 
     /// A host looks, and does at most `steps` steps.
-    async fn look(&mut self, host: usize, age: usize, steps: usize) -> Plan {
+    pub(crate) async fn look(&mut self, host: usize, age: usize, steps: usize) -> Plan {
         let at = self.past.len().saturating_sub(age + 1);
         let snapshot = self.past[at].clone();
         let view = self.view(host, &snapshot);
-        let plan = plan(&view);
-        for step in plan.steps.iter().take(steps) {
+        let mut plan = plan(&view);
+        for step in plan.steps.clone().iter().take(steps) {
             let before = self.pools_in_engine(host);
             let executor = Executor {
                 store: &self.store,
@@ -277,14 +215,18 @@ impl World {
                     now: 1,
                 },
             };
-            executor.execute(step).await.unwrap();
+            if let Effect::Refused { reason, .. } = executor.execute(step).await.unwrap() {
+                // It would be tried again later, and a person is told meanwhile.
+                plan.steps.retain(|other| other != step);
+                plan.conflicts.push(reason);
+            }
             self.release(host, &before).await;
         }
         self.remember().await;
         plan
     }
 
-    fn pools_in_engine(&self, host: usize) -> BTreeSet<Pool> {
+    pub(crate) fn pools_in_engine(&self, host: usize) -> BTreeSet<Pool> {
         let list = self.hosts[host].engine.list();
         let configs = list.iter().flat_map(|network| &network.ipam.config);
         configs
@@ -368,7 +310,7 @@ impl World {
         }
     }
 
-    async fn happen(&mut self, event: &Event) {
+    pub(crate) async fn happen(&mut self, event: &Event) {
         match *event {
             Event::Create { host, name, subnet } => {
                 self.create(host, name, subnet).await;
@@ -412,7 +354,7 @@ impl World {
     }
 
     /// Every host comes back and looks until nothing is left to do. Returns the last plans.
-    async fn settle(&mut self) -> Vec<Plan> {
+    pub(crate) async fn settle(&mut self) -> Vec<Plan> {
         for host in 0..HOSTS {
             self.set_away(host, false).await;
         }
@@ -432,7 +374,7 @@ impl World {
         );
     }
 
-    fn check(&self, plans: &[Plan]) {
+    pub(crate) fn check(&self, plans: &[Plan]) {
         let snapshot = self.past.last().unwrap();
         let networks: BTreeMap<LogicalNetworkId, NetworkRecord> = snapshot
             .records::<NetworkRecord>("networks/")
@@ -450,7 +392,11 @@ impl World {
                 "{record:?} does not go"
             );
         }
-        assert_eq!(snapshot.under("names/").count(), networks.len());
+        let named = snapshot.under("names/").count();
+        assert!(
+            at_odds || named == networks.len(),
+            "{named} names for {networks:?}"
+        );
         for prefix in ["copies/", "attachments/"] {
             for (key, _) in snapshot.under(prefix) {
                 let id: LogicalNetworkId = key.split('/').next().unwrap().parse().unwrap();
@@ -476,7 +422,8 @@ impl World {
                     .copies
                     .get(&view.host)
                     .and_then(|copy| view.local.get(copy));
-                let placed = copy.is_some_and(|copy| copy.is_copy_of(&network.record));
+                let goes = at_odds && network.is_removing();
+                let placed = goes || copy.is_some_and(|copy| copy.is_copy_of(&network.record));
                 assert!(
                     placed || !plan.conflicts.is_empty(),
                     "{id} has no copy on {number}"
@@ -494,161 +441,11 @@ impl World {
                     "{id} of {number} is nobody's"
                 );
             }
-            assert_eq!(self.hosts[number].intents.list().unwrap(), vec![]);
+            let intents = self.hosts[number].intents.list().unwrap();
+            assert!(
+                at_odds || intents.is_empty(),
+                "{intents:?} are still being made"
+            );
         }
     }
-}
-
-fn run(events: &[Event]) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        for event in events {
-            world.happen(event).await;
-        }
-        let plans = world.settle().await;
-        world.check(&plans);
-    });
-}
-
-proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig {
-        cases: 96,
-        failure_persistence: None,
-        max_shrink_iters: 300,
-        ..Default::default()
-    })]
-
-    #[test]
-    fn the_hosts_agree_in_the_end(events in proptest::collection::vec(event(), 0..40)) {
-        run(&events);
-    }
-}
-
-#[test]
-fn one_host_creates_and_every_host_has_it_until_it_is_removed_everywhere() {
-    let look = |host| Event::Look {
-        host,
-        age: 0,
-        steps: 9,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        for event in [
-            Event::Create {
-                host: 0,
-                name: 0,
-                subnet: None,
-            },
-            look(0),
-            look(1),
-            look(2),
-        ] {
-            world.happen(&event).await;
-        }
-        assert!(
-            world
-                .hosts
-                .iter()
-                .all(|host| host.engine.named("net0").is_some())
-        );
-        // A container on host 1 keeps it; host 0 gets its copy back.
-        world.happen(&Event::Attach { host: 1, name: 0 }).await;
-        world.happen(&look(1)).await;
-        world.happen(&Event::Remove { host: 0, name: 0 }).await;
-        assert!(world.hosts[0].engine.named("net0").is_none());
-        world.happen(&look(0)).await;
-        world.happen(&look(0)).await;
-        assert!(world.hosts[0].engine.named("net0").is_some());
-        // The last container leaves, and nobody has attached since.
-        world.happen(&Event::Detach { host: 1, name: 0 }).await;
-        let plans = world.settle().await;
-        world.check(&plans);
-        assert!(
-            world
-                .hosts
-                .iter()
-                .all(|host| host.engine.named("net0").is_none())
-        );
-    });
-}
-
-#[test]
-fn a_name_that_two_hosts_use_at_once_ends_as_one_network() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        world
-            .happen(&Event::Create {
-                host: 0,
-                name: 0,
-                subnet: None,
-            })
-            .await;
-        world
-            .happen(&Event::Create {
-                host: 1,
-                name: 0,
-                subnet: None,
-            })
-            .await;
-        let plans = world.settle().await;
-        world.check(&plans);
-        let pools: BTreeSet<_> = (0..HOSTS).map(|host| world.pools_in_engine(host)).collect();
-        assert_eq!(pools.len(), 1, "{pools:?}");
-        assert!(plans.iter().all(|plan| plan.conflicts.is_empty()));
-    });
-}
-
-#[test]
-fn both_stay_and_a_person_is_told_when_both_are_in_use() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        for host in [0, 1] {
-            world
-                .happen(&Event::Create {
-                    host,
-                    name: 0,
-                    subnet: None,
-                })
-                .await;
-            world.happen(&Event::Attach { host, name: 0 }).await;
-        }
-        let plans = world.settle().await;
-        world.check(&plans);
-        let told: Vec<_> = plans.iter().flat_map(|plan| &plan.conflicts).collect();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("docker network rm net0"), "{told:?}");
-        // The person does it, and the networks become one.
-        let loser = plans
-            .iter()
-            .position(|plan| !plan.conflicts.is_empty())
-            .unwrap();
-        world
-            .happen(&Event::Detach {
-                host: loser,
-                name: 0,
-            })
-            .await;
-        let plans = world.settle().await;
-        world.check(&plans);
-        assert!(
-            plans.iter().all(|plan| plan.conflicts.is_empty()),
-            "{plans:?}"
-        );
-    });
 }
