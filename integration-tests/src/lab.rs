@@ -1,6 +1,7 @@
 //! A lab: an underlay with hosts on it.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -224,15 +225,18 @@ impl Lab {
     }
 }
 
-/// The archive of the lab's image, made when it is not there yet.
+/// The archive of the lab's image, made when it is not there yet. Another script makes another image.
 fn image() -> Result<String> {
-    let archive = cache::directory().join("images/lab.tar");
+    let script = include_str!("../lab/make-image");
+    let mut digest = DefaultHasher::new();
+    script.hash(&mut digest);
+    let name = format!("images/lab-{:016x}.tar", digest.finish());
+    let archive = cache::directory().join(name);
     if !archive.exists() {
         if let Some(parent) = archive.parent() {
             fs::create_dir_all(parent)?;
         }
         let root = cache::root(Release::V26.suite());
-        let script = include_str!("../lab/make-image");
         machine(&[
             "bash",
             "-c",

@@ -65,7 +65,8 @@ impl Host {
             .inside(container, &format!("cat /sys/class/net/{device}/mtu"))?
             .parse()?;
         ensure!(mtu >= 1280, "the MTU of {device} in {container} is {mtu}");
-        let payload = mtu - 28;
+        // The headers of IPv4 or IPv6, and of ICMP.
+        let payload = mtu - if address.contains(':') { 48 } else { 28 };
         self.beside(
             container,
             &format!("ping -M do -s {payload} -c 2 -i 0.2 -W 2 {address}"),

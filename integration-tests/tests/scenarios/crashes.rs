@@ -145,6 +145,8 @@ fn in_the_middle(lab: &mut Lab) -> Result<()> {
     lab.network("app", "")?;
     let (one, two) = lab.pair()?;
     two.sleeper("bob", "--network app")?;
+    // With the first container comes a block, which stays.
+    one.run("docker run --rm --network app lab true")?;
     let before = state(one)?;
     for (round, plugin) in PLUGINS.iter().cycle().take(6).enumerate() {
         let ran = std::thread::scope(|scope| {

@@ -123,8 +123,8 @@ fn reaches(lab: &mut Lab) -> Result<()> {
     two.reaches("bob", &a, 0)?;
     let mtu = one.sends_full_size("ann", &b)?;
     ensure!(
-        mtu == 1500,
-        "the MTU on a direct path is {mtu}, and the link's is 1500"
+        mtu == 1450,
+        "the MTU is {mtu}: not what leaves room for VXLAN to a host that joins later"
     );
     two.sends_full_size("bob", &a)?;
     for round in 0..3 {
@@ -143,15 +143,13 @@ fn carries(lab: &mut Lab) -> Result<()> {
     one.inside("ann", "sh -c 'head -c 67108864 /dev/urandom > /tmp/noise'")?;
     let all = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do cat /tmp/noise; done";
     let expected = one.inside("ann", &format!("sh -c '({all}) | md5sum'"))?;
-    two.run("docker exec -d bob sh -c 'tail -f /dev/null | nc -l -p 5000 | tee /tmp/count | md5sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum'")?;
+    two.run("docker exec -d bob sh -c 'mkfifo /tmp/open; nc -l -p 5000 <>/tmp/open | md5sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum'")?;
     one.inside("ann", &format!("sh -c '({all}) | nc {b} 5000'"))?;
     let (arrived, _) = integration_tests::wait::until(
         "the end of the transfer",
         integration_tests::wait::seconds(60),
         || two.inside("bob", "cat /tmp/sum"),
     )?;
-    let size = two.inside("bob", "stat -c %s /tmp/count")?;
-    ensure!(size == "1073741824", "{size} bytes have arrived");
     ensure!(arrived == expected, "sent {expected}, got {arrived}");
     Ok(())
 }
@@ -304,8 +302,7 @@ fn ipv6(lab: &mut Lab) -> Result<()> {
     // Duplicate address detection may hold the first packet back for a moment.
     one.reaches("ann", &b, 3)?;
     two.reaches("bob", &a, 3)?;
-    one.beside("ann", &format!("ping -M do -s 1452 -c 2 -i 0.2 -W 2 {b}"))?
-        .succeeded()?;
+    one.sends_full_size("ann", &b)?;
     one.reaches("ann", &two.address_of("bob", "six")?, 0)?;
     two.sleeper("cat", "--network six --ip6 fd77:7::abcd")?;
     one.reaches("ann", "fd77:7::abcd", 3)?;

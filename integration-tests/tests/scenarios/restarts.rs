@@ -83,7 +83,7 @@ fn is_well(lab: &Lab) -> Result<()> {
 fn endpoints_are(host: &Host, count: usize) -> Result<()> {
     wait::until("no leftover port", wait::seconds(20), || {
         let links = host.run(
-            "nsenter --net=/run/drover/netns/overlay ip -o link show type veth | grep -c master",
+            "nsenter --net=/run/drover/netns/overlay ip -o link show type veth | grep -c master || true",
         )?;
         ensure!(
             links == count.to_string(),
