@@ -190,10 +190,16 @@ fn isolation(desired: &Desired) -> Table {
         Chain {
             name: "input",
             hook: Some("type filter hook input priority 0; policy drop;".to_owned()),
-            rules: lines(&[
-                "iifname \"lo\" accept",
-                "meta l4proto { icmp, ipv6-icmp } accept",
-            ]),
+            rules: vec![
+                "iifname \"lo\" accept".to_owned(),
+                "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned(),
+                // A network's routers answer its containers, and no other network's.
+                "ip saddr . ip daddr @same_network4 meta l4proto icmp accept".to_owned(),
+                "ip6 saddr . ip6 daddr @same_network6 meta l4proto ipv6-icmp accept".to_owned(),
+                // The hosts' own addresses, by which they probe each other.
+                format!("{from_peers} ip daddr 169.254.0.0/16 meta l4proto icmp accept"),
+                format!("{from_peers} ip6 daddr fe80::/10 meta l4proto ipv6-icmp accept"),
+            ],
         },
     ];
     let declarations = [
