@@ -51,7 +51,7 @@ impl Methods {
         let kept = self
             .ipam
             .ledger
-            .set_aside(request.pool, request.address)
+            .set_aside(request.pool, request.address, &request.holder)
             .map_err(failure)?;
         // Not an answer: the block may have been claimed a moment ago.
         let granted = kept.ok_or_else(|| {
@@ -67,7 +67,7 @@ impl Methods {
     fn take_back(&self, request: TakeBack) -> Result<Empty, Failure> {
         self.ipam
             .ledger
-            .take_back(request.pool, request.address)
+            .take_back(request.pool, request.address, &request.holder)
             .map_err(failure)?;
         Ok(Empty {})
     }

@@ -4,16 +4,17 @@
 //! while it was off. With no coordinator there it goes on with what it has. A host that was removed
 //! gives nothing; one that has joined again gives nothing before it has compared with its new cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_allocation::block::Member;
 use drover_control_api::coordinator::{Pools, ReleaseAddress, ReleaseBlock};
 use drover_control_api::fabric::{FabricEvent, PATH};
+use drover_control_api::record::BlockRecord;
 use drover_daemon::Backoff;
 use drover_http::ClientError;
-use drover_model::{HostName, Pool};
+use drover_model::{Block, HostName, Pool};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -53,8 +54,16 @@ struct Follower {
     member: Option<Member>,
     synced: bool,
     dirty: BTreeSet<Pool>,
+    /// Blocks that changed, and may say what is known here already; `None` when one is gone.
+    changed: BTreeMap<Block, Option<BlockRecord>>,
     /// Since when something is dirty.
     since: Option<Instant>,
+}
+
+impl Follower {
+    fn has_news(&self) -> bool {
+        !self.dirty.is_empty() || !self.changed.is_empty()
+    }
 }
 
 /// Follows the fabric until the shutdown.
@@ -104,7 +113,7 @@ impl Ipam {
         let mut lines = self.coordinator.client().lines(PATH).await?;
         let mut follower = Follower::default();
         loop {
-            let line = if follower.synced && !follower.dirty.is_empty() {
+            let line = if follower.synced && follower.has_news() {
                 // Cancel-safe: a line that is not complete stays in the buffer.
                 match tokio::time::timeout(GATHER, lines.next()).await {
                     Ok(line) => line?,
@@ -127,7 +136,7 @@ impl Ipam {
             if follower.synced {
                 backoff.reset();
             }
-            if follower.dirty.is_empty() {
+            if !follower.has_news() {
                 follower.since = None;
             } else if follower.since.get_or_insert_with(Instant::now).elapsed() > GATHER_MOST
                 && follower.synced
@@ -167,18 +176,12 @@ impl Ipam {
                 }
                 follower.member = Some(member);
             }
-            FabricEvent::Block(record) => {
-                if record.owner == follower.host || self.ledger.has_pool(record.pool) {
-                    follower.dirty.insert(record.pool);
-                }
+            // All of them are compared with after `Synced`.
+            FabricEvent::Block(record) if follower.synced => {
+                follower.changed.insert(record.block, Some(record));
             }
             FabricEvent::BlockGone { block } => {
-                let pools = self.ledger.pools();
-                follower.dirty.extend(
-                    pools
-                        .into_iter()
-                        .filter(|pool| pool.overlaps(block.prefix())),
-                );
+                follower.changed.insert(block, None);
             }
             FabricEvent::Synced => {
                 follower.synced = true;
@@ -187,7 +190,7 @@ impl Ipam {
                     self.proven(follower);
                 }
             }
-            FabricEvent::Host(_) | FabricEvent::HostGone { .. } => {}
+            FabricEvent::Block(_) | FabricEvent::Host(_) | FabricEvent::HostGone { .. } => {}
         }
     }
 
@@ -199,6 +202,7 @@ impl Ipam {
         self.standing
             .send_modify(|standing| standing.member.clone_from(&follower.member));
         follower.since = None;
+        self.look_at_blocks(follower);
         let dirty = std::mem::take(&mut follower.dirty);
         let known: Vec<Pool> = dirty
             .iter()
@@ -210,6 +214,23 @@ impl Ipam {
             Err(error) => {
                 debug!(%error, "what this host has is not compared yet");
                 follower.dirty = dirty;
+            }
+        }
+    }
+
+    /// Which of the blocks that changed say something new: this host's own claims come back to it, too.
+    fn look_at_blocks(&self, follower: &mut Follower) {
+        for (block, record) in std::mem::take(&mut follower.changed) {
+            let known = match (&record, &follower.member) {
+                (Some(record), Some(member)) => self.ledger.agrees_with(record, member),
+                (Some(_), None) => true,
+                (None, _) => self.ledger.agrees_without(block),
+            };
+            if !known {
+                let pools = self.ledger.pools().into_iter();
+                follower
+                    .dirty
+                    .extend(pools.filter(|pool| pool.overlaps(block.prefix())));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Who owns a block: the changes of a block's record, each to be written only if the record is as it
 //! was read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use drover_control_api::record::{BlockRecord, ClaimState, PoolRecord, UnixSeconds};
@@ -149,14 +149,25 @@ pub(crate) fn put_or_delete(record: BlockRecord) -> Change {
     }
 }
 
-/// The single addresses of a block that its owner must not give: those that others hold or ask for.
+/// The single addresses of a block that its owner must not give, with who holds or asks for them.
 #[must_use]
-pub fn claimed(record: &BlockRecord) -> BTreeSet<IpAddr> {
-    let held = record
-        .claims
-        .iter()
-        .filter(|(_, claim)| claim.state != ClaimState::Refused);
-    held.map(|(address, _)| *address).collect()
+pub fn claimed(record: &BlockRecord) -> BTreeMap<IpAddr, HostName> {
+    claims_in(record, |state| state != ClaimState::Refused)
+}
+
+/// The single addresses of a block that others hold.
+pub(crate) fn granted(record: &BlockRecord) -> BTreeMap<IpAddr, HostName> {
+    claims_in(record, |state| state == ClaimState::Granted)
+}
+
+fn claims_in(
+    record: &BlockRecord,
+    state: impl Fn(ClaimState) -> bool,
+) -> BTreeMap<IpAddr, HostName> {
+    let claims = record.claims.iter().filter(|(_, claim)| state(claim.state));
+    claims
+        .map(|(address, claim)| (*address, claim.host.clone()))
+        .collect()
 }
 
 fn is_resting(record: &BlockRecord, now: UnixSeconds) -> bool {
@@ -183,6 +194,8 @@ fn disown(record: &BlockRecord, until: UnixSeconds) -> Change {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use drover_control_api::record::AddressClaim;
 
     use super::*;

@@ -173,15 +173,23 @@ pub fn release(record: &BlockRecord, address: IpAddr, host: &HostName) -> Change
     put_or_delete(left)
 }
 
-/// The owner's answer to a claim.
+/// The owner's answer to the claim of `asker`.
 #[must_use]
-pub fn settle(record: &BlockRecord, address: IpAddr, owner: &Member, granted: bool) -> Change {
+pub fn settle(
+    record: &BlockRecord,
+    address: IpAddr,
+    asker: &HostName,
+    owner: &Member,
+    granted: bool,
+) -> Change {
     let mut settled = record.clone();
-    let requested = settled
+    let asked = settled
         .claims
         .get_mut(&address)
         .filter(|_| owner.owns(record));
-    let Some(claim) = requested.filter(|claim| claim.state == ClaimState::Requested) else {
+    let open =
+        |claim: &&mut AddressClaim| claim.state == ClaimState::Requested && claim.host == *asker;
+    let Some(claim) = asked.filter(open) else {
         return Change::Unchanged;
     };
     claim.state = if granted {

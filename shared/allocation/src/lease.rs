@@ -20,12 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use drover_control_api::record::{BlockRecord, UnixSeconds};
-use drover_model::{Block, MacAddress, Pool};
+use drover_model::{Block, HostName, MacAddress, Pool};
 
-use crate::block::claimed;
+use crate::block::granted;
 use crate::range;
 use crate::shape::{AddressError, PoolShape};
-use block::HostBlock;
+use block::{Aside, HostBlock};
 
 pub use agree::{Agreement, PoolView};
 pub use record::{AddressState, HeldBlock, Holding};
@@ -50,6 +50,24 @@ pub enum LeaseError {
     /// Another host has it.
     #[error("address `{address}` is in use on another host; choose another")]
     SetAside {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Another host had it a moment ago.
+    #[error(
+        "address `{address}` was in use on another host and is not given again for {seconds} s; wait, or choose another"
+    )]
+    Resting {
+        /// The address.
+        address: IpAddr,
+        /// For how long.
+        seconds: u64,
+    },
+    /// It is not known whether it is in use.
+    #[error(
+        "address `{address}` lies in a block of which it is not known yet what is in use here; try again in a few minutes, or choose another"
+    )]
+    Unconfirmed {
         /// The address.
         address: IpAddr,
     },
@@ -134,7 +152,7 @@ impl HostPool {
     ) -> Self {
         let mut pool = Self::new(holding.shape, holding.reserved, quarantine);
         for (address, mut state) in addresses {
-            if let AddressState::Resting { until } = &mut state {
+            if let AddressState::Resting { until, .. } = &mut state {
                 // A clock that was set back must not make an address rest for years.
                 *until = (*until).min(now.saturating_add(quarantine));
                 pool.resting.insert((*until, address));
@@ -145,6 +163,7 @@ impl HostPool {
             pool.insert_block(held.block, held.set_aside, now);
             if let Some(block) = pool.blocks.get_mut(&held.block) {
                 block.leaving = held.leaving;
+                block.unconfirmed = held.unconfirmed;
             }
         }
         pool
@@ -161,8 +180,13 @@ impl HostPool {
     pub fn holding(&self) -> Holding {
         let blocks = self.blocks.iter().map(|(block, state)| HeldBlock {
             block: *block,
-            set_aside: state.set_aside.keys().copied().collect(),
+            set_aside: state
+                .set_aside
+                .iter()
+                .map(|(address, aside)| (*address, aside.holder.clone()))
+                .collect(),
             leaving: state.leaving,
+            unconfirmed: state.unconfirmed,
         });
         Holding {
             version: 1,
@@ -210,7 +234,7 @@ impl HostPool {
         now: UnixSeconds,
     ) -> Result<IpAddr, LeaseError> {
         let family = self.shape.pool.family();
-        let free = self.blocks.values_mut().filter(|block| !block.leaving);
+        let free = self.blocks.values_mut().filter(|block| block.is_open());
         let Some(number) = free.into_iter().find_map(HostBlock::take_next) else {
             return Err(self.exhausted(now));
         };
@@ -247,11 +271,29 @@ impl HostPool {
             Some(AddressState::Leased { mac: holder, .. }) if mac.is_some() && *holder == mac => {
                 return Ok(Explicit::Already);
             }
-            Some(AddressState::Leased { mac, .. }) => {
+            // Its own again, if the cluster agrees.
+            Some(AddressState::Lost { mac: holder, .. }) if mac.is_some() && *holder == mac => {
+                return Ok(Explicit::Claim);
+            }
+            Some(AddressState::Leased { mac, .. } | AddressState::Lost { mac, .. }) => {
                 return Err(LeaseError::Taken { address, mac: *mac });
             }
-            Some(AddressState::Resting { until }) => {
+            Some(AddressState::Resting {
+                until,
+                foreign: true,
+            }) => {
+                return Err(LeaseError::Resting {
+                    address,
+                    seconds: until.saturating_sub(now),
+                });
+            }
+            Some(AddressState::Resting { until, .. }) => {
                 self.resting.remove(&(*until, address));
+                self.addresses.insert(address, leased);
+                return Ok(Explicit::Given);
+            }
+            Some(AddressState::Unconfirmed) => {
+                // A claim whose answer was lost, asked for again.
                 self.addresses.insert(address, leased);
                 return Ok(Explicit::Given);
             }
@@ -263,6 +305,9 @@ impl HostPool {
         };
         if block.set_aside.contains_key(&address) {
             return Err(LeaseError::SetAside { address });
+        }
+        if block.unconfirmed.is_some() {
+            return Err(LeaseError::Unconfirmed { address });
         }
         block.take(range::number(address));
         self.addresses.insert(address, leased);
@@ -293,14 +338,17 @@ impl HostPool {
 
     /// Takes an address back from its container; `false` when none had it. It rests from now on.
     pub fn release(&mut self, address: IpAddr, now: UnixSeconds) -> bool {
-        if !matches!(
-            self.addresses.get(&address),
-            Some(AddressState::Leased { .. })
-        ) {
-            return false;
+        match self.addresses.get(&address) {
+            Some(AddressState::Leased { .. } | AddressState::Unconfirmed) => {
+                self.rest(address, false, now);
+                true
+            }
+            Some(AddressState::Lost { .. }) => {
+                self.forget(address);
+                true
+            }
+            Some(AddressState::Resting { .. } | AddressState::Leaving) | None => false,
         }
-        self.rest(address, now);
-        true
     }
 
     /// Ends the rest of what has rested long enough, and says of which addresses the kept form changed.
@@ -345,7 +393,18 @@ impl HostPool {
     /// A block has become this host's.
     pub fn add_block(&mut self, record: &BlockRecord, now: UnixSeconds) {
         if !self.blocks.contains_key(&record.block) {
-            self.insert_block(record.block, claimed(record), now);
+            // One that is only asked for is not set aside: a container here may have it.
+            self.insert_block(record.block, granted(record), now);
+        }
+    }
+
+    /// A block is this host's, though it knows nothing of it: the answer to its claim was lost, or this host's
+    /// state was. Nothing is given out of it by itself, and it does not go back, until
+    /// [`confirm`](Self::confirm) has told what is in use, and all that may rest has rested.
+    pub fn adopt_block(&mut self, record: &BlockRecord, now: UnixSeconds) {
+        self.add_block(record, now);
+        if let Some(block) = self.blocks.get_mut(&record.block) {
+            block.unconfirmed = Some(now);
         }
     }
 
@@ -368,7 +427,7 @@ impl HostPool {
         let leased = self.leased();
         let mut idle = Vec::new();
         for (block, state) in self.blocks.iter().rev() {
-            let unused = !state.leaving && state.held == 0 && state.idle_since < before;
+            let unused = state.is_open() && state.held == 0 && state.idle_since < before;
             if unused && (leased == 0 || room - state.free() > self.low_mark()) {
                 room -= state.free();
                 idle.push(*block);
@@ -381,7 +440,7 @@ impl HostPool {
     pub fn begin_leave(&mut self, block: Block) -> bool {
         let pending = self.pending.iter().any(|address| block.contains(*address));
         match self.blocks.get_mut(&block) {
-            Some(state) if state.held == 0 && !pending => {
+            Some(state) if state.held == 0 && state.unconfirmed.is_none() && !pending => {
                 state.leaving = true;
                 true
             }
@@ -402,10 +461,19 @@ impl HostPool {
         self.blocks.remove(&block);
     }
 
-    /// Whether an address lies in a block of this host.
+    /// Whether an address lies in a block of this host, and this host knows what is in use of it.
     #[must_use]
-    pub fn owns(&self, address: IpAddr) -> bool {
-        self.own_block(address).is_some()
+    pub fn knows(&self, address: IpAddr) -> bool {
+        self.own_block(address)
+            .is_some_and(|block| block.unconfirmed.is_none())
+    }
+
+    /// Whether it is not known of a block what is in use of it.
+    #[must_use]
+    pub fn has_unconfirmed(&self) -> bool {
+        self.blocks
+            .values()
+            .any(|block| block.unconfirmed.is_some())
     }
 
     /// Whether this host has a block of the pool.
@@ -427,7 +495,15 @@ impl HostPool {
     }
 
     /// Keeps an address for another host; `false` when it is not this host's to keep, or in use here.
-    pub fn set_aside(&mut self, address: IpAddr) -> bool {
+    pub fn set_aside(&mut self, address: IpAddr, holder: &HostName) -> bool {
+        let aside = self
+            .own_block(address)
+            .and_then(|block| block.set_aside.get(&address));
+        if let Some(aside) = aside
+            && aside.holder != *holder
+        {
+            return false;
+        }
         let reserved =
             self.reserved.contains(&address) || self.shape.check_address(address).is_err();
         if reserved || self.pending.contains(&address) {
@@ -435,12 +511,18 @@ impl HostPool {
         }
         let leased = matches!(
             self.addresses.get(&address),
-            Some(AddressState::Leased { .. } | AddressState::Leaving)
+            Some(
+                AddressState::Leased { .. }
+                    | AddressState::Lost { .. }
+                    | AddressState::Leaving
+                    | AddressState::Unconfirmed
+                    | AddressState::Resting { foreign: true, .. }
+            )
         );
-        if leased || self.own_block(address).is_none() {
+        if leased || !self.knows(address) {
             return false;
         }
-        if let Some(AddressState::Resting { until }) = self.addresses.remove(&address) {
+        if let Some(AddressState::Resting { until, .. }) = self.addresses.remove(&address) {
             self.resting.remove(&(until, address));
             self.count(address, -1);
         }
@@ -448,21 +530,31 @@ impl HostPool {
         let clock = self.clock;
         if let Some(block) = self.own_block_mut(address) {
             block.take_out(range::number(address));
-            block.set_aside.insert(address, clock);
+            block.set_aside.insert(
+                address,
+                Aside {
+                    holder: holder.clone(),
+                    clock,
+                },
+            );
         }
         true
     }
 
     /// Another host no longer has the address: it rests; `false` when none had it.
-    pub fn take_back(&mut self, address: IpAddr, now: UnixSeconds) -> bool {
-        let kept = self
-            .own_block_mut(address)
-            .and_then(|block| block.set_aside.remove(&address));
+    pub fn take_back(&mut self, address: IpAddr, holder: &HostName, now: UnixSeconds) -> bool {
+        let kept = self.own_block_mut(address).and_then(|block| {
+            block
+                .set_aside
+                .get(&address)
+                .filter(|aside| aside.holder == *holder)?;
+            block.set_aside.remove(&address)
+        });
         if kept.is_none() {
             return false;
         }
         self.count(address, 1);
-        self.rest(address, now);
+        self.rest(address, true, now);
         true
     }
 
@@ -477,7 +569,7 @@ impl HostPool {
     pub fn free(&self) -> u128 {
         self.blocks
             .values()
-            .filter(|block| !block.leaving)
+            .filter(|block| block.is_open())
             .map(HostBlock::free)
             .sum()
     }
@@ -508,35 +600,57 @@ impl HostPool {
         before: UnixSeconds,
         now: UnixSeconds,
     ) -> Confirmed {
-        let leaked = self.addresses.iter().filter(|(address, state)| {
-            matches!(state, AddressState::Leased { given_at, .. } if *given_at < before)
-                && !in_use.contains(*address)
-        });
-        let released: Vec<IpAddr> = leaked.map(|(address, _)| *address).collect();
-        for address in &released {
-            self.rest(*address, now);
-        }
+        let mut released = Vec::new();
         let mut adopted = Vec::new();
+        for (address, state) in &self.addresses {
+            let known = in_use.contains(address);
+            match state {
+                AddressState::Leased { given_at, .. } | AddressState::Lost { given_at, .. }
+                    if *given_at < before && !known =>
+                {
+                    released.push(*address);
+                }
+                AddressState::Unconfirmed if known => adopted.push(*address),
+                AddressState::Unconfirmed => released.push(*address),
+                AddressState::Leased { .. }
+                | AddressState::Lost { .. }
+                | AddressState::Resting { .. }
+                | AddressState::Leaving => {}
+            }
+        }
+        for address in &released {
+            self.release(*address, now);
+        }
+        for block in self.blocks.values_mut() {
+            // What rested in it is not known either, so all of it rests.
+            let rested = |since: &UnixSeconds| since.saturating_add(self.quarantine) <= now;
+            block.unconfirmed = block.unconfirmed.filter(|since| !rested(since));
+        }
         for address in in_use {
             let number = range::number(*address);
             if self
                 .own_block_mut(*address)
                 .is_some_and(|block| block.take(number))
             {
-                self.addresses.insert(
-                    *address,
-                    AddressState::Leased {
-                        mac: None,
-                        given_at: now,
-                    },
-                );
                 adopted.push(*address);
             }
+        }
+        for address in &adopted {
+            let leased = AddressState::Leased {
+                mac: None,
+                given_at: now,
+            };
+            self.addresses.insert(*address, leased);
         }
         Confirmed { released, adopted }
     }
 
-    fn insert_block(&mut self, block: Block, set_aside: BTreeSet<IpAddr>, now: UnixSeconds) {
+    fn insert_block(
+        &mut self,
+        block: Block,
+        set_aside: BTreeMap<IpAddr, HostName>,
+        now: UnixSeconds,
+    ) {
         let mut state = HostBlock::new(block, now);
         let inside = |address: &&IpAddr| block.contains(**address);
         for address in self.reserved.iter().filter(inside) {
@@ -550,12 +664,18 @@ impl HostPool {
             state.take_out(range::number(*address));
             state.held += 1;
         }
-        for address in set_aside {
+        for (address, holder) in set_aside {
             if !self.addresses.contains_key(&address) {
                 state.take_out(range::number(address));
             }
             self.clock += 1;
-            state.set_aside.insert(address, self.clock);
+            state.set_aside.insert(
+                address,
+                Aside {
+                    holder,
+                    clock: self.clock,
+                },
+            );
         }
         self.blocks.insert(block, state);
     }
@@ -568,11 +688,22 @@ impl HostPool {
         self.blocks.get_mut(&self.shape.block_of(address).ok()?)
     }
 
-    fn rest(&mut self, address: IpAddr, now: UnixSeconds) {
+    fn rest(&mut self, address: IpAddr, foreign: bool, now: UnixSeconds) {
         let until = now.saturating_add(self.quarantine);
         self.addresses
-            .insert(address, AddressState::Resting { until });
+            .insert(address, AddressState::Resting { until, foreign });
         self.resting.insert((until, address));
+    }
+
+    /// Keeps nothing more of an address, which is not this host's.
+    fn forget(&mut self, address: IpAddr) {
+        if let Some(state) = self.addresses.remove(&address) {
+            if let AddressState::Resting { until, .. } = state {
+                self.resting.remove(&(until, address));
+            }
+            self.count(address, -1);
+            self.put_free(address);
+        }
     }
 
     fn put_free(&mut self, address: IpAddr) {

@@ -82,6 +82,8 @@ pub struct SetAside {
     pub pool: Pool,
     /// The address.
     pub address: IpAddr,
+    /// The other host.
+    pub holder: HostName,
 }
 method!(SetAside, "/Drover.SetAside", SetAsideAnswer);
 
@@ -99,6 +101,8 @@ pub struct TakeBack {
     pub pool: Pool,
     /// The address.
     pub address: IpAddr,
+    /// The other host.
+    pub holder: HostName,
 }
 method!(TakeBack, "/Drover.TakeBack", Empty);
 

@@ -11,7 +11,7 @@ use drover_allocation::claim;
 use drover_control_api::plugin::{SetAside, TakeBack};
 use drover_control_api::record::BlockRecord;
 use drover_http::control::call;
-use drover_model::Pool;
+use drover_model::{HostName, Pool};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -30,7 +30,7 @@ struct Granter {
     /// The records as they were last looked at, by key.
     seen: BTreeMap<String, (u64, BlockRecord)>,
     /// Addresses that others held or asked for.
-    kept: BTreeSet<(Pool, IpAddr)>,
+    kept: BTreeSet<(Pool, IpAddr, HostName)>,
 }
 
 /// Answers claims until the shutdown.
@@ -70,19 +70,19 @@ impl Granter {
             kept.extend(
                 claimed(record)
                     .into_iter()
-                    .map(|address| (record.pool, address)),
+                    .map(|(address, holder)| (record.pool, address, holder)),
             );
             for (address, asker) in claim::requested(record) {
-                let answered = answer(context, &registrar, record, address).await;
+                let answered = answer(context, &registrar, record, (address, &asker)).await;
                 debug!(%address, %asker, answered, "another host claims an address of a block of this host");
                 done &= answered;
             }
         }
-        let gone: Vec<_> = self.kept.difference(&kept).copied().collect();
-        for (pool, address) in gone {
-            if !take_back(context, pool, address).await {
+        let gone: Vec<_> = self.kept.difference(&kept).cloned().collect();
+        for (pool, address, holder) in gone {
+            if !take_back(context, pool, address, &holder).await {
                 done = false;
-                kept.insert((pool, address));
+                kept.insert((pool, address, holder));
             }
         }
         self.kept = kept;
@@ -113,11 +113,12 @@ async fn answer(
     context: &Context,
     registrar: &Registrar,
     record: &BlockRecord,
-    address: IpAddr,
+    (address, asker): (IpAddr, &HostName),
 ) -> bool {
     let request = SetAside {
         pool: record.pool,
         address,
+        holder: asker.clone(),
     };
     let granted = match call(&context.ipam, &request, LIMIT).await {
         Ok(answer) => answer.granted,
@@ -126,10 +127,7 @@ async fn answer(
             return false;
         }
     };
-    match registrar
-        .settle(record.pool, record.block, address, granted)
-        .await
-    {
+    match registrar.settle(record, address, asker, granted).await {
         Ok(()) => {
             info!(%address, granted, "answered a claim of another host");
             true
@@ -141,8 +139,14 @@ async fn answer(
     }
 }
 
-async fn take_back(context: &Context, pool: Pool, address: IpAddr) -> bool {
-    let taken = call(&context.ipam, &TakeBack { pool, address }, LIMIT).await;
+async fn take_back(context: &Context, pool: Pool, address: IpAddr, holder: &HostName) -> bool {
+    let holder = holder.clone();
+    let request = TakeBack {
+        pool,
+        address,
+        holder,
+    };
+    let taken = call(&context.ipam, &request, LIMIT).await;
     if let Err(error) = &taken {
         debug!(%address, %error, "drover-ipam does not take an address back yet");
     }

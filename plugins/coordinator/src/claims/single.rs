@@ -8,7 +8,7 @@ use drover_allocation::block::Change;
 use drover_allocation::claim::{self, Asker, ClaimError, Step};
 use drover_control_api::record::{AliveRecord, BlockRecord, ClaimState};
 use drover_control_api::{Empty, Failure};
-use drover_model::{Block, Pool};
+use drover_model::{Block, HostName, Pool};
 use drover_store::Transaction;
 
 use super::failure::ClaimFailure;
@@ -159,16 +159,17 @@ impl Registrar {
     /// Writes the owner's answer to a claim.
     pub(super) async fn settle(
         &self,
-        pool: Pool,
-        block: Block,
+        of: &BlockRecord,
         address: IpAddr,
+        asker: &HostName,
         granted: bool,
     ) -> Result<()> {
+        let (pool, block) = (of.pool, of.block);
         for _ in 0..ATTEMPTS {
             let Some((record, revision)) = self.block(pool, block).await? else {
                 return Ok(());
             };
-            let change = claim::settle(&record, address, &self.member, granted);
+            let change = claim::settle(&record, address, asker, &self.member, granted);
             if self.change(&record, revision, change).await? {
                 return Ok(());
             }

@@ -458,8 +458,10 @@ async fn a_single_address_is_the_owners_to_grant() {
         let owner = a.clone();
         let answer = async move {
             loop {
+                let (record, _) = owner.block(pool, block).await.unwrap().unwrap();
+                let asker = "b".parse().unwrap();
                 owner
-                    .settle(pool, block, address(last), granted)
+                    .settle(&record, address(last), &asker, granted)
                     .await
                     .unwrap();
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,8 +7,8 @@ use drover_allocation::block::Member;
 use drover_allocation::lease::{Agreement, PoolView};
 use drover_control_api::coordinator::PoolTable;
 use drover_control_api::plugin::LeakedLeases;
-use drover_control_api::record::UnixSeconds;
-use drover_model::Pool;
+use drover_control_api::record::{BlockRecord, UnixSeconds};
+use drover_model::{Block, HostName, Pool};
 use tracing::{info, warn};
 
 use super::{Ledger, now};
@@ -27,6 +27,21 @@ impl Ledger {
     /// What a later view is compared by.
     pub(crate) fn mark(&self, pool: Pool) -> u64 {
         self.lock().get(&pool).map_or(0, |entry| entry.pool.mark())
+    }
+
+    /// Whether what the cluster says of a block is what is known here; always so for pools that are not.
+    pub(crate) fn agrees_with(&self, record: &BlockRecord, member: &Member) -> bool {
+        let pools = self.lock();
+        pools
+            .get(&record.pool)
+            .is_none_or(|entry| entry.pool.agrees_with(record, member))
+    }
+
+    /// The same for a block that has no record any more.
+    pub(crate) fn agrees_without(&self, block: Block) -> bool {
+        self.lock()
+            .values()
+            .all(|entry| entry.pool.agrees_without(block))
     }
 
     /// Takes over what the store says of a pool, and says what the store has to be told.
@@ -65,15 +80,20 @@ impl Ledger {
     }
 
     /// Keeps an address for another host. `None` when the block is not known to be this host's.
-    pub(crate) fn set_aside(&self, pool: Pool, address: IpAddr) -> Result<Option<bool>, Error> {
+    pub(crate) fn set_aside(
+        &self,
+        pool: Pool,
+        address: IpAddr,
+        holder: &HostName,
+    ) -> Result<Option<bool>, Error> {
         let mut pools = self.lock();
         let Some(entry) = pools.get_mut(&pool) else {
             return Ok(None);
         };
-        if !entry.pool.owns(address) {
+        if !entry.pool.knows(address) {
             return Ok(None);
         }
-        let granted = entry.pool.set_aside(address);
+        let granted = entry.pool.set_aside(address, holder);
         if granted {
             self.save(&entry.pool, true, &[address])?;
         }
@@ -81,12 +101,17 @@ impl Ledger {
     }
 
     /// Another host no longer has the address.
-    pub(crate) fn take_back(&self, pool: Pool, address: IpAddr) -> Result<(), Error> {
+    pub(crate) fn take_back(
+        &self,
+        pool: Pool,
+        address: IpAddr,
+        holder: &HostName,
+    ) -> Result<(), Error> {
         let mut pools = self.lock();
         let Some(entry) = pools.get_mut(&pool) else {
             return Ok(());
         };
-        if entry.pool.take_back(address, now()) {
+        if entry.pool.take_back(address, holder, now()) {
             self.save(&entry.pool, true, &[address])?;
         }
         Ok(())
@@ -101,10 +126,11 @@ impl Ledger {
         let mut pools = self.lock();
         let mut released = Vec::new();
         for (pool, entry) in pools.iter_mut() {
+            let unconfirmed = entry.pool.has_unconfirmed();
             let confirmed = entry.pool.confirm(in_use, before, now());
             let mut touched = confirmed.released.clone();
             touched.extend(&confirmed.adopted);
-            self.save(&entry.pool, false, &touched)?;
+            self.save(&entry.pool, unconfirmed, &touched)?;
             if !touched.is_empty() {
                 let (leaked, adopted) = (&confirmed.released, &confirmed.adopted);
                 warn!(%pool, ?leaked, ?adopted, "leases differed from what the engine has");

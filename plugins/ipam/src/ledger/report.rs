@@ -32,14 +32,16 @@ fn pool_use(pool: Pool, entry: &Entry) -> PoolUse {
     let mut quarantined = Vec::new();
     for (address, state) in entry.pool.addresses() {
         match state {
-            AddressState::Leased { mac, given_at } => {
+            AddressState::Leased { mac, given_at } | AddressState::Lost { mac, given_at } => {
                 leases.push(LeaseEntry {
                     address,
                     mac: *mac,
                     given_at: *given_at,
                 });
             }
-            AddressState::Resting { .. } | AddressState::Leaving => quarantined.push(address),
+            AddressState::Resting { .. } | AddressState::Leaving | AddressState::Unconfirmed => {
+                quarantined.push(address)
+            }
         }
     }
     let blocks = entry.pool.usage();

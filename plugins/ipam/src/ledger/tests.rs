@@ -74,7 +74,11 @@ async fn a_restart_changes_nothing() {
     assert_eq!(
         bench
             .ledger
-            .set_aside(pool, "10.90.0.9".parse().unwrap())
+            .set_aside(
+                pool,
+                "10.90.0.9".parse().unwrap(),
+                &"other".parse().unwrap()
+            )
             .unwrap(),
         Some(true)
     );

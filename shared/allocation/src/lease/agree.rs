@@ -1,13 +1,13 @@
 //! Makes what this host knows of a pool agree with what the store has: after a start, after a cut, and now
 //! and then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use drover_control_api::record::{BlockRecord, ClaimState, PoolRecord, UnixSeconds};
-use drover_model::Block;
+use drover_model::{Block, HostName};
 
-use crate::block::{Member, claimed};
+use crate::block::{Member, claimed, granted};
 use crate::lease::{AddressState, HostPool};
 
 /// What the store has of a pool. It must have been read while no claim or release of this host for
@@ -67,6 +67,48 @@ impl HostPool {
         agreement
     }
 
+    /// Whether a block's record says nothing that is not known here.
+    #[must_use]
+    pub fn agrees_with(&self, record: &BlockRecord, member: &Member) -> bool {
+        if member.owns(record) {
+            let (least, most) = (granted(record), claimed(record));
+            return self.blocks.get(&record.block).is_some_and(|block| {
+                let kept = |address: &IpAddr, holder: &HostName| {
+                    block
+                        .set_aside
+                        .get(address)
+                        .is_some_and(|aside| aside.holder == *holder)
+                };
+                !block.leaving
+                    && least.iter().all(|(address, holder)| kept(address, holder))
+                    && block
+                        .set_aside
+                        .iter()
+                        .all(|(address, aside)| most.get(address) == Some(&aside.holder))
+            });
+        }
+        let mut mine = record
+            .claims
+            .iter()
+            .filter(|(_, claim)| claim.host == member.host);
+        !self.blocks.contains_key(&record.block)
+            && mine.all(|(address, _)| {
+                self.addresses.contains_key(address) || self.pending.contains(address)
+            })
+    }
+
+    /// Whether nothing of a block that has no record any more is thought to be this host's.
+    #[must_use]
+    pub fn agrees_without(&self, block: Block) -> bool {
+        let (first, last) = (block.prefix().network(), block.prefix().broadcast());
+        let lost = |state: &AddressState| matches!(state, AddressState::Lost { .. });
+        !self.blocks.contains_key(&block)
+            && self
+                .addresses
+                .range(first..=last)
+                .all(|(_, state)| lost(state))
+    }
+
     fn drop_lost_blocks(&mut self, own: &BTreeMap<Block, &BlockRecord>) {
         self.blocks.retain(|block, _| own.contains_key(block));
     }
@@ -80,42 +122,38 @@ impl HostPool {
     ) {
         if !self.blocks.contains_key(&record.block) {
             // Claimed by a request whose answer was lost; or this host has lost its state.
-            self.add_block(record, now);
+            self.adopt_block(record, now);
             return;
         }
         let wanted = claimed(record);
-        let gone: Vec<IpAddr> = match self.blocks.get(&record.block) {
-            Some(block) => {
-                let old = block.set_aside.iter().filter(|(_, clock)| **clock <= mark);
-                old.map(|(address, _)| *address)
-                    .filter(|address| !wanted.contains(address))
-                    .collect()
-            }
+        let gone: Vec<(IpAddr, HostName)> = match self.blocks.get(&record.block) {
+            Some(block) => block
+                .set_aside
+                .iter()
+                .filter(|(address, aside)| {
+                    aside.clock <= mark && wanted.get(*address) != Some(&aside.holder)
+                })
+                .map(|(address, aside)| (*address, aside.holder.clone()))
+                .collect(),
             None => Vec::new(),
         };
-        for address in gone {
-            self.take_back(address, now);
+        for (address, holder) in gone {
+            self.take_back(address, &holder, now);
             agreement.touched.push(address);
         }
-        let granted = record
-            .claims
-            .iter()
-            .filter(|(_, claim)| claim.state == ClaimState::Granted);
-        for (address, claim) in granted {
-            let kept = |pool: &Self| {
-                pool.blocks
-                    .get(&record.block)
-                    .is_some_and(|block| block.set_aside.contains_key(address))
-            };
-            if kept(self) {
+        for (address, holder) in granted(record) {
+            let kept = self
+                .blocks
+                .get(&record.block)
+                .and_then(|block| block.set_aside.get(&address));
+            if kept.is_some_and(|aside| aside.holder == holder) {
                 continue;
             }
-            if self.set_aside(*address) {
-                agreement.touched.push(*address);
+            if self.set_aside(address, &holder) {
+                agreement.touched.push(address);
             } else {
                 agreement.complaints.push(format!(
-                    "address `{address}` is in use here and on host `{}`; remove one of the two containers",
-                    claim.host
+                    "address `{address}` is in use here and on host `{holder}`; remove one of the two containers"
                 ));
             }
         }
@@ -127,32 +165,85 @@ impl HostPool {
         member: &Member,
         agreement: &mut Agreement,
     ) {
-        let mine: BTreeSet<IpAddr> = records
+        let mine: BTreeMap<IpAddr, ClaimState> = records
             .iter()
             .flat_map(|record| record.claims.iter())
             .filter(|(_, claim)| claim.host == member.host)
-            .map(|(address, _)| *address)
+            .map(|(address, claim)| (*address, claim.state))
             .collect();
         let leaving: Vec<IpAddr> = self.leaving_addresses().collect();
         for address in leaving {
-            if mine.contains(&address) {
+            if mine.contains_key(&address) {
                 agreement.release_addresses.push(address);
             } else {
                 self.finish_release(address);
                 agreement.touched.push(address);
             }
         }
-        let unknown = mine.iter().filter(|address| {
-            !self.addresses.contains_key(*address) && !self.pending.contains(*address)
-        });
-        agreement.release_addresses.extend(unknown);
-        for (address, state) in self.addresses() {
-            let leased = matches!(state, AddressState::Leased { .. });
-            if leased && self.own_block(address).is_none() && !mine.contains(&address) {
-                agreement.complaints.push(format!(
-                    "address `{address}` is in use here, but this host no longer owns it; restart its container to give it another"
-                ));
+        for (address, state) in &mine {
+            if self.addresses.contains_key(address) || self.pending.contains(address) {
+                continue;
+            }
+            if *state == ClaimState::Granted {
+                self.addresses.insert(*address, AddressState::Unconfirmed);
+                agreement.touched.push(*address);
+            } else {
+                // It was never granted, so no container has it.
+                agreement.release_addresses.push(*address);
             }
         }
+        self.agree_on_ownership(&mine, agreement);
+    }
+
+    /// What lies in no block of this host and is not claimed by it is not its own.
+    fn agree_on_ownership(
+        &mut self,
+        mine: &BTreeMap<IpAddr, ClaimState>,
+        agreement: &mut Agreement,
+    ) {
+        // Both are in order, so that ten thousand leases cost one pass.
+        let mut blocks = self.blocks.keys().peekable();
+        let mut wrong = Vec::new();
+        for (address, state) in &self.addresses {
+            while blocks
+                .next_if(|block| block.prefix().broadcast() < *address)
+                .is_some()
+            {}
+            let own = blocks.peek().is_some_and(|block| block.contains(*address))
+                || mine.get(address) == Some(&ClaimState::Granted);
+            let lost = matches!(state, AddressState::Lost { .. });
+            if own == lost {
+                wrong.push((*address, state.clone(), own));
+            }
+        }
+        for (address, state, own) in wrong {
+            match state {
+                AddressState::Leased { mac, given_at } if !own => {
+                    self.addresses
+                        .insert(address, AddressState::Lost { mac, given_at });
+                }
+                AddressState::Lost { mac, given_at } if own => {
+                    self.addresses
+                        .insert(address, AddressState::Leased { mac, given_at });
+                }
+                AddressState::Resting { .. } | AddressState::Unconfirmed if !own => {
+                    self.forget(address);
+                }
+                AddressState::Leased { .. }
+                | AddressState::Lost { .. }
+                | AddressState::Resting { .. }
+                | AddressState::Unconfirmed
+                | AddressState::Leaving => continue,
+            }
+            agreement.touched.push(address);
+        }
+        let lost = self
+            .addresses()
+            .filter(|(_, state)| matches!(state, AddressState::Lost { .. }));
+        agreement.complaints.extend(lost.map(|(address, _)| {
+            format!(
+                "address `{address}` is in use here, but this host no longer owns it; restart its container to give it another"
+            )
+        }));
     }
 }

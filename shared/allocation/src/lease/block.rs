@@ -4,10 +4,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use drover_control_api::record::UnixSeconds;
-use drover_model::Block;
+use drover_model::{Block, HostName};
 
 use crate::range::FreeRanges;
 use crate::shape::usable;
+
+/// An address that is kept for another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Aside {
+    /// The other host.
+    pub(super) holder: HostName,
+    /// The count of when it was set aside.
+    pub(super) clock: u64,
+}
 
 /// What is free of a block, and what is kept for others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +27,12 @@ pub(super) struct HostBlock {
     usable: u128,
     /// How many addresses of it are given, rest, or leave.
     pub(super) held: u64,
-    /// Addresses that other hosts hold, with the count of when they were set aside.
-    pub(super) set_aside: BTreeMap<IpAddr, u64>,
+    /// Addresses that other hosts hold.
+    pub(super) set_aside: BTreeMap<IpAddr, Aside>,
     /// Whether it is being given back.
     pub(super) leaving: bool,
+    /// Since when it is not known what is in use of it, if it is not.
+    pub(super) unconfirmed: Option<UnixSeconds>,
     /// Since when nothing has been in it, if nothing is.
     pub(super) idle_since: UnixSeconds,
 }
@@ -38,6 +49,7 @@ impl HostBlock {
             held: 0,
             set_aside: BTreeMap::new(),
             leaving: false,
+            unconfirmed: None,
             idle_since: now,
         }
     }
@@ -61,6 +73,11 @@ impl HostBlock {
     /// Takes an address out of what is free, for something that is not a container's.
     pub(super) fn take_out(&mut self, number: u128) {
         self.free.take(number);
+    }
+
+    /// Whether addresses may be given out of it by themselves.
+    pub(super) const fn is_open(&self) -> bool {
+        !self.leaving && self.unconfirmed.is_none()
     }
 
     pub(super) fn put(&mut self, number: u128) {

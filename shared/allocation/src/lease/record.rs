@@ -1,10 +1,10 @@
 //! The forms in which a host keeps what it knows of a pool.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use drover_control_api::record::UnixSeconds;
-use drover_model::{Block, MacAddress};
+use drover_model::{Block, HostName, MacAddress};
 use serde::{Deserialize, Serialize};
 
 use crate::shape::PoolShape;
@@ -28,9 +28,12 @@ pub struct HeldBlock {
     /// Which.
     pub block: Block,
     /// Addresses that other hosts hold.
-    pub set_aside: BTreeSet<IpAddr>,
+    pub set_aside: BTreeMap<IpAddr, HostName>,
     /// Whether it is being given back: nothing is given out of it any more.
     pub leaving: bool,
+    /// Since when it is not known what is in use of it, if it is not.
+    #[serde(default)]
+    pub unconfirmed: Option<UnixSeconds>,
 }
 
 /// What an address is to this host.
@@ -48,7 +51,21 @@ pub enum AddressState {
     Resting {
         /// Until when.
         until: UnixSeconds,
+        /// Whether it rests also for whoever names it: it was another host's, which may have been removed with
+        /// its container still running.
+        #[serde(default)]
+        foreign: bool,
     },
     /// A single address that is being given back to the cluster.
     Leaving,
+    /// A single address that the cluster says is this host's, and of which this host knows nothing: the answer to
+    /// its claim was lost, or this host's state was. The engine will tell whether it is in use.
+    Unconfirmed,
+    /// A container has it, though it is not this host's any more: the host was removed from its cluster.
+    Lost {
+        /// The link address of the container, when the engine told.
+        mac: Option<MacAddress>,
+        /// When it was given.
+        given_at: UnixSeconds,
+    },
 }

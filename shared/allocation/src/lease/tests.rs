@@ -11,6 +11,10 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+fn other() -> HostName {
+    "other".parse().unwrap()
+}
+
 fn mac(last: u8) -> Option<MacAddress> {
     Some(MacAddress::new([2, 0, 0, 0, 0, last]))
 }
@@ -129,15 +133,27 @@ fn a_named_address_is_given_once_and_again_to_the_same_container() {
 #[test]
 fn what_is_set_aside_or_pending_is_not_given() {
     let mut pool = pool();
-    assert!(pool.set_aside(address("10.90.0.2")));
-    assert!(pool.set_aside(address("10.90.0.2")), "asked twice");
-    assert!(!pool.set_aside(address("10.90.0.4")), "reserved");
-    assert!(!pool.set_aside(address("10.90.0.40")), "not ours");
+    assert!(pool.set_aside(address("10.90.0.2"), &other()));
+    assert!(
+        pool.set_aside(address("10.90.0.2"), &other()),
+        "asked twice"
+    );
+    let third = "third".parse().unwrap();
+    assert!(
+        !pool.set_aside(address("10.90.0.2"), &third),
+        "another host has it"
+    );
+    assert!(
+        !pool.take_back(address("10.90.0.2"), &third, NOW),
+        "it was not that host's"
+    );
+    assert!(!pool.set_aside(address("10.90.0.4"), &other()), "reserved");
+    assert!(!pool.set_aside(address("10.90.0.40"), &other()), "not ours");
     pool.begin_claim(address("10.90.0.20"));
     pool.add_block(&block_record("10.90.0.16/28"), NOW);
     let given = take_all(&mut pool);
     assert!(!given.contains(&"10.90.0.2".to_owned()) && !given.contains(&"10.90.0.20".to_owned()));
-    assert!(!pool.set_aside(address("10.90.0.3")), "in use");
+    assert!(!pool.set_aside(address("10.90.0.3"), &other()), "in use");
     let error = pool
         .allocate_explicit(address("10.90.0.2"), None, NOW)
         .unwrap_err()
@@ -145,7 +161,16 @@ fn what_is_set_aside_or_pending_is_not_given() {
     assert!(error.contains("another host"), "{error}");
     pool.abandon_claim(address("10.90.0.20"));
     assert_eq!(pool.allocate(None, NOW).unwrap(), address("10.90.0.20"));
-    assert!(pool.take_back(address("10.90.0.2"), NOW));
+    assert!(pool.take_back(address("10.90.0.2"), &other(), NOW));
+    let error = pool
+        .allocate_explicit(address("10.90.0.2"), None, NOW)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("for 60 s"), "{error}");
+    assert!(
+        !pool.set_aside(address("10.90.0.2"), &other()),
+        "nor to a third host"
+    );
     assert_eq!(pool.expire(NOW + 60), [address("10.90.0.2")]);
     assert_eq!(pool.allocate(None, NOW + 60).unwrap(), address("10.90.0.2"));
 }
@@ -156,7 +181,7 @@ fn what_was_kept_is_restored_as_it_was() {
     pool.allocate(mac(1), NOW).unwrap();
     pool.allocate(mac(2), NOW).unwrap();
     pool.release(address("10.90.0.2"), NOW);
-    pool.set_aside(address("10.90.0.9"));
+    pool.set_aside(address("10.90.0.9"), &other());
     let text = serde_json::to_string(&pool.holding()).unwrap();
     let addresses = pool
         .addresses()
@@ -287,7 +312,18 @@ fn a_claim_lost_by_a_crash_is_adopted_or_given_back() {
     };
     let agreement = pool.agree(&view, NOW);
     assert!(agreement.changed);
-    assert_eq!(agreement.release_addresses, [address("10.90.0.40")]);
+    assert!(
+        agreement.release_addresses.is_empty(),
+        "a container may have it"
+    );
+    assert_eq!(
+        pool.address(address("10.90.0.40")),
+        Some(&AddressState::Unconfirmed)
+    );
+    assert!(
+        pool.allocate(mac(2), NOW).is_err(),
+        "nobody knows what is in use of the block"
+    );
     let blocks: Vec<String> = pool
         .usage()
         .map(|(block, _, _)| block.to_string())
@@ -295,4 +331,14 @@ fn a_claim_lost_by_a_crash_is_adopted_or_given_back() {
     assert_eq!(blocks, ["10.90.0.16/28"], "the first block was lost");
     assert_eq!(agreement.complaints.len(), 1);
     assert!(agreement.complaints[0].contains(&given.to_string()));
+    let in_use = BTreeSet::from([address("10.90.0.18"), given]);
+    let confirmed = pool.confirm(&in_use, NOW, NOW);
+    assert_eq!(confirmed.released, [address("10.90.0.40")]);
+    assert_eq!(confirmed.adopted, [address("10.90.0.18")]);
+    assert!(pool.allocate(mac(2), NOW).is_err(), "nor what rests");
+    pool.confirm(&in_use, NOW, NOW + 60);
+    assert_eq!(
+        pool.allocate(mac(2), NOW + 60).unwrap(),
+        address("10.90.0.19")
+    );
 }
