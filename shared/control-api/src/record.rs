@@ -12,6 +12,7 @@
 //! | `names/<network name>` | the id of the network of that name |
 //! | `copies/<id>/<host>` | [`CopyRecord`] |
 //! | `attachments/<id>/<host>` | [`AttachmentRecord`] |
+//! | `conflicts/<host>` | a list of sentences: what this host cannot reconcile without a person |
 //! | `tokens/<hash>` | [`TokenRecord`] |
 //! | `claims/pools` | the pool that was claimed last: pools are claimed one after the other |
 

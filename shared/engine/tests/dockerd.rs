@@ -1,11 +1,11 @@
 //! The client against a real engine, in namespaces of its own.
 #![cfg(test)]
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use drover_engine::{ApiVersion, CreateNetwork, Engine, EventFilter, Ipam, IpamConfig, Network};
+use drover_testkit::capability::{Capability, Verdict, judge};
 
 /// An engine whose processes all end with it.
 struct RealEngine {
@@ -14,21 +14,15 @@ struct RealEngine {
 }
 
 impl RealEngine {
-    /// Starts one, or says why not.
-    fn start() -> Result<Self, String> {
-        if !Path::new("/proc/self/ns/net").exists() || !is_root() {
-            return Err("it needs root".to_owned());
-        }
-        if !in_path("dockerd") {
-            return Err("there is no dockerd".to_owned());
-        }
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    /// Starts one.
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let script = format!(
             "mount -t tmpfs tmpfs /run && ip link set lo up && exec dockerd --data-root {0}/data \
              --exec-root /run/docker-exec --pidfile /run/dockerd.pid -H unix://{0}/docker.sock",
             folder.path().display()
         );
-        let log = std::fs::File::create(folder.path().join("log")).map_err(|e| e.to_string())?;
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let unshare = Command::new("unshare")
             .args([
                 "--mount",
@@ -43,8 +37,8 @@ impl RealEngine {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .map_err(|error| error.to_string())?;
-        Ok(Self { unshare, folder })
+            .unwrap();
+        Self { unshare, folder }
     }
 
     fn address(&self) -> String {
@@ -68,16 +62,6 @@ impl Drop for RealEngine {
         drop(self.unshare.kill());
         drop(self.unshare.wait());
     }
-}
-
-fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")))
-}
-
-fn in_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()))
 }
 
 fn bridge(name: &str) -> CreateNetwork {
@@ -116,13 +100,15 @@ fn assert_same(created: &Network, asked: &CreateNetwork) {
 
 #[tokio::test]
 async fn networks_are_created_found_reported_and_removed() {
-    let real = match RealEngine::start() {
-        Ok(real) => real,
-        Err(reason) => {
-            println!("skipped: {reason}");
+    match judge(&[Capability::Namespaces, Capability::Dockerd]) {
+        Verdict::Run => {}
+        Verdict::Skip(missing) => {
+            println!("skipped, as this machine lacks {missing:?}");
             return;
         }
-    };
+        Verdict::Fail(missing) => panic!("this machine lacks {missing:?}, which is required"),
+    }
+    let real = RealEngine::start();
     let engine = real.ready().await;
     assert!(engine.api_version().await.unwrap() <= ApiVersion::NEWEST);
     assert!(!engine.version().await.unwrap().version.is_empty());
