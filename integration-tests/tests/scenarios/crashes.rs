@@ -158,7 +158,9 @@ fn in_the_middle(lab: &mut Lab) -> Result<()> {
             (killed, starts.join())
         });
         ran.0?;
-        let starts = ran.1.map_err(|_| anyhow::anyhow!("the other thread"))??;
+        let starts = ran
+            .1
+            .map_err(|_panic| anyhow::anyhow!("the other thread panicked"))??;
         ensure!(!starts.stderr.contains("panicked"), "{}", starts.stderr);
     }
     one.run("docker ps -aq | xargs -r docker rm -f")?;

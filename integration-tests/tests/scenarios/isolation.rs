@@ -120,11 +120,9 @@ fn underlay(lab: &mut Lab) -> Result<()> {
 
 /// Sends from one container, and tells how many packets that match arrive in another.
 fn arrived(
-    sender: &Host,
-    from: &str,
+    (sender, from): (&Host, &str),
     ping: &str,
-    receiver: &mut Host,
-    at: &str,
+    (receiver, at): (&mut Host, &str),
     filter: &str,
 ) -> Result<usize> {
     let pid = receiver.pid_of(at)?;
@@ -157,11 +155,9 @@ fn spoofed_address(lab: &mut Lab) -> Result<()> {
     one.sleeper("neighbour", "--network app")?;
     let neighbour = one.address_of("neighbour", "app")?;
     let honest = arrived(
-        one,
-        "ann",
+        (one, "ann"),
         &format!("ping -c 3 -i 0.2 -W 1 {b}"),
-        two,
-        "bob",
+        (two, "bob"),
         &format!("icmp and src {a}"),
     )?;
     ensure!(honest >= 3, "of three honest packets {honest} have arrived");
@@ -179,11 +175,9 @@ fn spoofed_address(lab: &mut Lab) -> Result<()> {
             .succeeded()?;
         let ping = format!("ping -I {source} -c 3 -i 0.2 -W 1 {b}");
         let got = arrived(
-            one,
-            "ann",
+            (one, "ann"),
             &ping,
-            two,
-            "bob",
+            (two, "bob"),
             &format!("icmp and src {source}"),
         )?;
         ensure!(

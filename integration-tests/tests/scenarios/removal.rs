@@ -188,7 +188,8 @@ fn many(lab: &mut Lab) -> Result<()> {
         (own, other.join())
     });
     made.0?;
-    made.1.map_err(|_| anyhow::anyhow!("the other thread"))??;
+    made.1
+        .map_err(|_panic| anyhow::anyhow!("the other thread panicked"))??;
     let mut subnets = Vec::new();
     for name in (1..6).flat_map(|number| [format!("left{number}"), format!("right{number}")]) {
         for host in [one, two] {
