@@ -48,7 +48,10 @@ impl Failure {
     /// A failure with a message.
     #[must_use]
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// The HTTP status that carries this failure.

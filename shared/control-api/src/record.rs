@@ -19,7 +19,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use drover_model::{Block, Encryption, HostIndex, HostName, LogicalNetworkId, Mtu, NetworkId, Pool};
+use drover_model::{
+    Block, Encryption, HostIndex, HostName, LogicalNetworkId, Mtu, NetworkId, Pool,
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 

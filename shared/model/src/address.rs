@@ -21,7 +21,11 @@ impl Family {
     /// The family of an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+        if address.is_ipv4() {
+            Self::V4
+        } else {
+            Self::V6
+        }
     }
 
     /// How many bits an address has: 32 or 128.
@@ -57,7 +61,9 @@ pub enum PoolError {
         longest: u8,
     },
     /// A range containers cannot have: loopback, link-local, multicast, unspecified.
-    #[error("subnet `{0}` lies in a range that is not for hosts (loopback, link-local, multicast or reserved)")]
+    #[error(
+        "subnet `{0}` lies in a range that is not for hosts (loopback, link-local, multicast or reserved)"
+    )]
     Reserved(IpNet),
 }
 
@@ -73,11 +79,17 @@ impl Pool {
     /// When it has host bits, is too small, or lies in a range that is not for hosts.
     pub fn new(prefix: IpNet) -> Result<Self, PoolError> {
         if prefix.addr() != prefix.network() {
-            return Err(PoolError::HostBits { given: prefix, network: prefix.trunc() });
+            return Err(PoolError::HostBits {
+                given: prefix,
+                network: prefix.trunc(),
+            });
         }
         let longest = if prefix.addr().is_ipv4() { 29 } else { 124 };
         if prefix.prefix_len() > longest {
-            return Err(PoolError::TooSmall { given: prefix, longest });
+            return Err(PoolError::TooSmall {
+                given: prefix,
+                longest,
+            });
         }
         if is_reserved(prefix) {
             return Err(PoolError::Reserved(prefix));
@@ -192,7 +204,9 @@ impl Block {
     pub fn router(self) -> IpAddr {
         match self.0 {
             IpNet::V4(prefix) => IpAddr::V4((u32::from(prefix.network()).saturating_add(1)).into()),
-            IpNet::V6(prefix) => IpAddr::V6((u128::from(prefix.network()).saturating_add(1)).into()),
+            IpNet::V6(prefix) => {
+                IpAddr::V6((u128::from(prefix.network()).saturating_add(1)).into())
+            }
         }
     }
 
@@ -236,7 +250,10 @@ impl FromStr for MacAddress {
         let mut octets = [0_u8; 6];
         let mut parts = text.split(':');
         for octet in &mut octets {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(wrong)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_syntax| wrong())?;
         }
         if parts.next().is_some() || octets.first().is_some_and(|first| first & 1 == 1) {
@@ -295,14 +312,24 @@ mod tests {
     fn the_router_is_the_first_usable_address() {
         let block = Block::new("10.42.1.9/24".parse().unwrap());
         assert_eq!(block.router().to_string(), "10.42.1.1");
-        assert_eq!(Block::new("fd00::/112".parse().unwrap()).router().to_string(), "fd00::1");
+        assert_eq!(
+            Block::new("fd00::/112".parse().unwrap())
+                .router()
+                .to_string(),
+            "fd00::1"
+        );
     }
 
     #[test]
     fn link_addresses_round_trip_and_multicast_is_refused() {
         let address: MacAddress = "02:42:0a:2a:01:05".parse().unwrap();
         assert_eq!(address.to_string(), "02:42:0a:2a:01:05");
-        for bad in ["01:00:5e:00:00:01", "02:42", "02:42:0a:2a:01:05:06", "2:42:0a:2a:01:05:0"] {
+        for bad in [
+            "01:00:5e:00:00:01",
+            "02:42",
+            "02:42:0a:2a:01:05:06",
+            "2:42:0a:2a:01:05:0",
+        ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad}");
         }
     }

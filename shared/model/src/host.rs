@@ -92,7 +92,11 @@ impl HostIndex {
     /// The VXLAN network identifier (24 bits) of the pair of `self` and `other`, the same from both sides.
     #[must_use]
     pub fn pair_vni(self, other: Self) -> u32 {
-        let (low, high) = if self <= other { (self, other) } else { (other, self) };
+        let (low, high) = if self <= other {
+            (self, other)
+        } else {
+            (other, self)
+        };
         (u32::from(low.0) << 12) | u32::from(high.0)
     }
 }
@@ -127,7 +131,12 @@ mod tests {
 
     #[test]
     fn host_names_are_dns_labels() {
-        assert_eq!(HostName::from_machine("Web-1.example.org").unwrap().as_str(), "web-1");
+        assert_eq!(
+            HostName::from_machine("Web-1.example.org")
+                .unwrap()
+                .as_str(),
+            "web-1"
+        );
         for bad in ["", "-a", "a-", "a_b", "ä", &"a".repeat(64), "a/b"] {
             assert!(bad.parse::<HostName>().is_err(), "{bad}");
         }

@@ -69,7 +69,11 @@ impl Mtu {
     /// Checks a number of bytes.
     #[must_use]
     pub const fn new(bytes: u16) -> Option<Self> {
-        if bytes >= Self::MIN { Some(Self(bytes)) } else { None }
+        if bytes >= Self::MIN {
+            Some(Self(bytes))
+        } else {
+            None
+        }
     }
 
     /// The number of bytes.
@@ -81,7 +85,9 @@ impl Mtu {
     /// What is left inside of an encapsulation, never less than [`Mtu::MIN`].
     #[must_use]
     pub const fn inside(self, encapsulation: Encapsulation, underlay_is_v6: bool) -> Self {
-        let left = self.0.saturating_sub(encapsulation.overhead(underlay_is_v6));
+        let left = self
+            .0
+            .saturating_sub(encapsulation.overhead(underlay_is_v6));
         Self(if left < Self::MIN { Self::MIN } else { left })
     }
 }
@@ -121,7 +127,9 @@ pub enum OptionError {
 }
 
 fn hint(nearest: Option<&str>) -> String {
-    nearest.map(|name| format!(", did you mean `{name}`")).unwrap_or_default()
+    nearest
+        .map(|name| format!(", did you mean `{name}`"))
+        .unwrap_or_default()
 }
 
 /// The options of a network, checked.
@@ -146,7 +154,10 @@ impl NetworkOptions {
     /// # Errors
     /// When an option is not known, a value is not usable, or the network would have to be encrypted.
     pub fn parse(pairs: &BTreeMap<String, String>) -> Result<Self, OptionError> {
-        let mut options = Self { encryption: Encryption::Ipsec, mtu: None };
+        let mut options = Self {
+            encryption: Encryption::Ipsec,
+            mtu: None,
+        };
         for (name, value) in pairs {
             match name.as_str() {
                 Self::ENCRYPTION => options.encryption = parse_encryption(value)?,
@@ -183,11 +194,16 @@ fn parse_mtu(value: &str) -> Result<Option<Mtu>, OptionError> {
     if value == "0" {
         return Ok(None);
     }
-    value.parse().ok().and_then(Mtu::new).map(Some).ok_or_else(|| OptionError::Value {
-        name: NetworkOptions::MTU,
-        value: value.chars().take(80).collect(),
-        expected: "it is a number of bytes from 576 to 65535",
-    })
+    value
+        .parse()
+        .ok()
+        .and_then(Mtu::new)
+        .map(Some)
+        .ok_or_else(|| OptionError::Value {
+            name: NetworkOptions::MTU,
+            value: value.chars().take(80).collect(),
+            expected: "it is a number of bytes from 576 to 65535",
+        })
 }
 
 #[cfg(test)]
@@ -195,7 +211,9 @@ mod tests {
     use super::*;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<NetworkOptions, OptionError> {
-        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         NetworkOptions::parse(&pairs.collect())
     }
 
@@ -209,8 +227,16 @@ mod tests {
     #[test]
     fn a_wrong_option_is_named_with_the_nearest_right_one() {
         let text = parse(&[("encrypton", "off")]).unwrap_err().to_string();
-        assert!(text.contains("`encrypton`") && text.contains("did you mean `encryption`"), "{text}");
-        assert!(parse(&[("encryption", "sometimes")]).unwrap_err().to_string().contains("`on` or `off`"));
+        assert!(
+            text.contains("`encrypton`") && text.contains("did you mean `encryption`"),
+            "{text}"
+        );
+        assert!(
+            parse(&[("encryption", "sometimes")])
+                .unwrap_err()
+                .to_string()
+                .contains("`on` or `off`")
+        );
     }
 
     #[test]
