@@ -133,7 +133,12 @@ fn reset(lab: &mut Lab) -> Result<()> {
     let one = lab.host(0)?;
     one.reaches("ann", &b, 0)?;
     let two = lab.host(1)?;
-    two.run("drover reset --yes")?;
+    let refusal = two.refused("drover reset --yes")?;
+    ensure!(
+        refusal.contains("bob"),
+        "the container is not named: {refusal}"
+    );
+    two.run("docker rm -f bob && drover reset --yes")?;
     docker_is_healthy(two)?;
     // It can be had again.
     let invitation = lab.hosts[0].invite()?;
@@ -158,6 +163,6 @@ fn reset_down(lab: &mut Lab) -> Result<()> {
     one.run(&format!("{} app", integration_tests::drover::CREATE))?;
     one.sleeper("ann", "--network app")?;
     one.drover_down()?;
-    one.run("drover reset --yes")?;
+    one.run("docker rm -f ann && drover reset --yes")?;
     docker_is_healthy(one)
 }

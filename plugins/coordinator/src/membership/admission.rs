@@ -245,7 +245,7 @@ fn check_token(token: &TokenRecord, now: UnixSeconds) -> Result<(), Failure> {
     if token.expires_at < now {
         let ago = now.saturating_sub(token.expires_at) / 60;
         return Err(denied(format!(
-            "the token ended {ago} minutes ago: make another with `drover init`"
+            "the token expired {ago} minutes ago: make another with `drover init`"
         )));
     }
     Ok(())

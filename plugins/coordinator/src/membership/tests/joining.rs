@@ -171,7 +171,7 @@ async fn tokens_that_are_no_good_are_refused_and_change_nothing() {
     let old = running.token_at(now() - 2 * 3600).await;
     let refused = second.join(&old).await.unwrap_err();
     assert!(
-        refused.message.contains("ended 60 minutes ago"),
+        refused.message.contains("expired 60 minutes ago"),
         "{refused}"
     );
 
