@@ -266,6 +266,9 @@ impl HostPool {
         if self.pending.contains(&address) {
             return Err(LeaseError::Pending { address });
         }
+        if self.is_set_aside(address) {
+            return Err(LeaseError::SetAside { address });
+        }
         let leased = AddressState::Leased { mac, given_at: now };
         match self.addresses.get(&address) {
             Some(AddressState::Leased { mac: holder, .. }) if mac.is_some() && *holder == mac => {
@@ -303,9 +306,6 @@ impl HostPool {
         let Some(block) = self.own_block_mut(address).filter(|block| !block.leaving) else {
             return Ok(Explicit::Claim);
         };
-        if block.set_aside.contains_key(&address) {
-            return Err(LeaseError::SetAside { address });
-        }
         if block.unconfirmed.is_some() {
             return Err(LeaseError::Unconfirmed { address });
         }
@@ -553,6 +553,10 @@ impl HostPool {
         if kept.is_none() {
             return false;
         }
+        if self.addresses.contains_key(&address) {
+            // A container here has had it all the while, from before this host was removed.
+            return true;
+        }
         self.count(address, 1);
         self.rest(address, true, now);
         true
@@ -682,6 +686,11 @@ impl HostPool {
 
     fn own_block(&self, address: IpAddr) -> Option<&HostBlock> {
         self.blocks.get(&self.shape.block_of(address).ok()?)
+    }
+
+    fn is_set_aside(&self, address: IpAddr) -> bool {
+        self.own_block(address)
+            .is_some_and(|block| block.set_aside.contains_key(&address))
     }
 
     fn own_block_mut(&mut self, address: IpAddr) -> Option<&mut HostBlock> {

@@ -202,15 +202,17 @@ impl HostPool {
         agreement: &mut Agreement,
     ) {
         // Both are in order, so that ten thousand leases cost one pass.
-        let mut blocks = self.blocks.keys().peekable();
+        let mut blocks = self.blocks.iter().peekable();
         let mut wrong = Vec::new();
         for (address, state) in &self.addresses {
             while blocks
-                .next_if(|block| block.prefix().broadcast() < *address)
+                .next_if(|(block, _)| block.prefix().broadcast() < *address)
                 .is_some()
             {}
-            let own = blocks.peek().is_some_and(|block| block.contains(*address))
-                || mine.get(address) == Some(&ClaimState::Granted);
+            let in_block = blocks.peek().is_some_and(|(block, state)| {
+                block.contains(*address) && !state.set_aside.contains_key(address)
+            });
+            let own = in_block || mine.get(address) == Some(&ClaimState::Granted);
             let lost = matches!(state, AddressState::Lost { .. });
             if own == lost {
                 wrong.push((*address, state.clone(), own));

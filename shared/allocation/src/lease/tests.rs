@@ -342,3 +342,72 @@ fn a_claim_lost_by_a_crash_is_adopted_or_given_back() {
         address("10.90.0.19")
     );
 }
+
+#[test]
+fn an_address_that_was_lost_to_another_host_is_counted_once_when_it_comes_back() {
+    let member = crate::block::Member {
+        host: "a".parse().unwrap(),
+        id: "a-2".to_owned(),
+    };
+    let mut pool = pool();
+    let shape = *pool.shape();
+    let record = drover_control_api::record::PoolRecord {
+        version: 1,
+        pool: shape.pool,
+        sub_pool: None,
+        block_prefix: 28,
+        reserved: BTreeSet::new(),
+        claimed_by: member.host.clone(),
+        claimed_at: 0,
+        network: None,
+    };
+    let given = pool.allocate(mac(1), NOW).unwrap();
+    let agree = |pool: &mut HostPool, blocks: &[BlockRecord]| {
+        let mark = pool.mark();
+        pool.agree(
+            &PoolView {
+                record: Some(&record),
+                blocks,
+                member: &member,
+                mark,
+            },
+            NOW,
+        )
+    };
+    agree(&mut pool, &[]);
+    assert!(matches!(
+        pool.address(given),
+        Some(AddressState::Lost { .. })
+    ));
+    let mut again = block_record("10.90.0.0/28");
+    again.owner = Some(member.host.clone());
+    again.owner_member = Some(member.id.clone());
+    let claim = AddressClaim {
+        host: other(),
+        state: ClaimState::Granted,
+    };
+    again.claims.insert(given, claim);
+    pool.add_block(&again, NOW);
+    agree(&mut pool, std::slice::from_ref(&again));
+    assert!(
+        matches!(pool.address(given), Some(AddressState::Lost { .. })),
+        "another has it"
+    );
+    again.claims.clear();
+    agree(&mut pool, std::slice::from_ref(&again));
+    assert!(
+        matches!(pool.address(given), Some(AddressState::Leased { .. })),
+        "its own again"
+    );
+    assert!(!take_all(&mut pool).contains(&given.to_string()));
+    let leases: Vec<IpAddr> = pool.addresses().map(|(address, _)| address).collect();
+    for address in leases {
+        pool.release(address, NOW);
+    }
+    pool.expire(NOW + 60);
+    assert_eq!(
+        pool.idle_blocks(NOW + 61),
+        [again.block],
+        "nothing is in it"
+    );
+}
