@@ -183,7 +183,7 @@ impl Host {
             .args([
                 "timeout",
                 "--kill-after=2",
-                &limit.as_secs().max(1).to_string(),
+                &(limit * wait::patience()).as_secs().max(1).to_string(),
             ])
             .args(["sh", "-c", script])
             .env_clear()

@@ -34,10 +34,31 @@ pub struct Scenario {
     pub run: fn(&mut Lab) -> Result<()>,
 }
 
+/// Scenarios that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// The scenarios, in order.
+    pub scenarios: &'static [Scenario],
+    /// Which engines they are run on when none is named: each one where the engine has a part in what they
+    /// show, else the newest alone.
+    pub engines: Engines,
+}
+
+/// The engines that a group is run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engines {
+    /// Every one there is.
+    Every,
+    /// The newest.
+    Newest,
+}
+
 /// How a scenario came out.
 #[derive(Debug)]
 enum Outcome {
     Passed,
+    /// Not at the first try, which had failed for this reason.
+    PassedAgain(String),
     Failed(String),
     Skipped(String),
 }
@@ -56,6 +77,7 @@ struct Line {
 struct Request {
     filters: Vec<String>,
     releases: Vec<Release>,
+    every: bool,
     list: bool,
 }
 
@@ -66,6 +88,7 @@ impl Request {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--list" => request.list = true,
+                "--every" => request.every = true,
                 "--engine" => {
                     let wanted = arguments.next().context("--engine needs a version")?;
                     let release = Release::ALL
@@ -78,16 +101,31 @@ impl Request {
                 }
                 flag if flag.starts_with('-') => {
                     bail!(
-                        "unknown {flag}; usage: scenarios [--list] [--engine VERSION]... [PART OF A NAME]..."
+                        "unknown {flag}; usage: scenarios [--list] [--every | --engine VERSION]... [PART OF A NAME]..."
                     )
                 }
                 filter => request.filters.push(filter.to_owned()),
             }
         }
+        request.every |= !request.releases.is_empty();
         if request.releases.is_empty() {
             request.releases = Release::ALL.to_vec();
         }
         Ok(request)
+    }
+
+    /// What is to be run on an engine.
+    fn of<'a>(
+        &'a self,
+        groups: &'a [Group],
+        release: Release,
+    ) -> impl Iterator<Item = &'a Scenario> {
+        let newest = Release::ALL.last() == Some(&release);
+        groups
+            .iter()
+            .filter(move |group| self.every || newest || group.engines == Engines::Every)
+            .flat_map(|group| group.scenarios)
+            .filter(|scenario| self.wants(scenario))
     }
 
     fn wants(&self, scenario: &Scenario) -> bool {
@@ -103,11 +141,17 @@ impl Request {
 ///
 /// # Errors
 /// Fails when the command line is wrong.
-pub fn main(scenarios: &[Scenario]) -> Result<bool> {
+pub fn main(groups: &[Group]) -> Result<bool> {
     let request = Request::parse(std::env::args().skip(1))?;
     if request.list {
-        for scenario in scenarios.iter().filter(|scenario| request.wants(scenario)) {
-            say(scenario.name);
+        for release in &request.releases {
+            for scenario in request.of(groups, *release) {
+                say(&format!(
+                    "engine {:<6} {}",
+                    release.version(),
+                    scenario.name
+                ));
+            }
         }
         return Ok(true);
     }
@@ -118,7 +162,7 @@ pub fn main(scenarios: &[Scenario]) -> Result<bool> {
             release: *release,
             lab: None,
         };
-        for scenario in scenarios.iter().filter(|scenario| request.wants(scenario)) {
+        for scenario in request.of(groups, *release) {
             let line = bench.run(scenario);
             say(&line.text());
             if let Outcome::Failed(reason) = &line.outcome {
@@ -144,12 +188,15 @@ impl Bench {
                 Outcome::Failed(format!("{capability} is required, but {reason}"))
             }
             Some((capability, reason)) => Outcome::Skipped(format!("needs {capability}: {reason}")),
-            None => match self.attempt(scenario) {
-                Ok(()) => Outcome::Passed,
-                Err(error) => {
-                    self.pause(&error);
-                    let logs = self.lab.take().map(|lab| lab.logs(60)).unwrap_or_default();
-                    Outcome::Failed(format!("{error:#}\n{logs}"))
+            None => match (self.attempt_logged(scenario), second_try()) {
+                (Ok(()), _) => Outcome::Passed,
+                (Err(reason), false) => Outcome::Failed(reason),
+                (Err(first), true) => {
+                    say(&format!("again: {}\n    {first}", scenario.name));
+                    match self.attempt_logged(scenario) {
+                        Ok(()) => Outcome::PassedAgain(first),
+                        Err(reason) => Outcome::Failed(reason),
+                    }
                 }
             },
         };
@@ -159,6 +206,15 @@ impl Bench {
             outcome,
             took: begun.elapsed(),
         }
+    }
+
+    /// Runs it, and gives up its lab when it fails: the reason has the logs.
+    fn attempt_logged(&mut self, scenario: &Scenario) -> Result<(), String> {
+        self.attempt(scenario).map_err(|error| {
+            self.pause(&error);
+            let logs = self.lab.take().map(|lab| lab.logs(60)).unwrap_or_default();
+            format!("{error:#}\n{logs}")
+        })
     }
 
     /// With `DROVER_LAB_PAUSE` a failure leaves the lab as it is, until the run is interrupted.
@@ -216,6 +272,11 @@ impl Bench {
     }
 }
 
+/// Whether a scenario that failed is run once more in a fresh lab, and then said to have needed it.
+fn second_try() -> bool {
+    std::env::var_os("DROVER_LAB_SECOND_TRY").is_some()
+}
+
 /// Clears what a scenario made, and checks that nothing of it stays in the cluster.
 fn cleared(lab: &mut Lab) -> Result<()> {
     while lab.hosts.len() > 2 {
@@ -250,6 +311,7 @@ impl Line {
     fn text(&self) -> String {
         let (word, reason) = match &self.outcome {
             Outcome::Passed => ("ok", ""),
+            Outcome::PassedAgain(first) => ("ok (2)", first.lines().next().unwrap_or_default()),
             Outcome::Failed(_) => ("FAILED", ""),
             Outcome::Skipped(reason) => ("skipped", reason.lines().next_back().unwrap_or_default()),
         };
@@ -269,7 +331,7 @@ fn conclude(report: &[Line]) -> bool {
     say("\nscenarios:");
     for line in report {
         match line.outcome {
-            Outcome::Passed => counts.0 += 1,
+            Outcome::Passed | Outcome::PassedAgain(_) => counts.0 += 1,
             Outcome::Failed(_) => counts.1 += 1,
             Outcome::Skipped(_) => counts.2 += 1,
         }

@@ -7,6 +7,15 @@ use anyhow::{Context, Result};
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How many times longer everything may take here: `DROVER_LAB_PATIENCE`, for machines that are emulated.
+#[must_use]
+pub fn patience() -> u32 {
+    let told = std::env::var("DROVER_LAB_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    told.unwrap_or(1).max(1)
+}
+
 /// Tries until it succeeds, and tells how long that took.
 ///
 /// # Errors
@@ -17,6 +26,7 @@ pub fn until<T>(
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<(T, Duration)> {
     let begun = Instant::now();
+    let limit = limit * patience();
     loop {
         match attempt() {
             Ok(value) => return Ok((value, begun.elapsed())),

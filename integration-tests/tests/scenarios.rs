@@ -26,23 +26,30 @@ mod underlay;
 
 use std::process::ExitCode;
 
-use integration_tests::scenario::{self, Scenario};
+use integration_tests::scenario::{self, Engines, Group};
 
 fn main() -> ExitCode {
-    let all: Vec<Scenario> = [
-        underlay::SCENARIOS,
-        networks::SCENARIOS,
-        removal::SCENARIOS,
-        compose::SCENARIOS,
-        ports::SCENARIOS,
-        isolation::SCENARIOS,
-        faults::SCENARIOS,
-        crashes::SCENARIOS,
-        restarts::SCENARIOS,
-        operator::SCENARIOS,
-        membership::SCENARIOS,
-    ]
-    .concat();
+    let every = |scenarios| Group {
+        scenarios,
+        engines: Engines::Every,
+    };
+    let newest = |scenarios| Group {
+        scenarios,
+        engines: Engines::Newest,
+    };
+    let all = [
+        every(underlay::SCENARIOS),
+        every(networks::SCENARIOS),
+        every(removal::SCENARIOS),
+        every(compose::SCENARIOS),
+        every(ports::SCENARIOS),
+        newest(isolation::SCENARIOS),
+        newest(faults::SCENARIOS),
+        every(crashes::SCENARIOS),
+        every(restarts::SCENARIOS),
+        newest(operator::SCENARIOS),
+        newest(membership::SCENARIOS),
+    ];
     match scenario::main(&all) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

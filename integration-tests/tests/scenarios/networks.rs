@@ -51,6 +51,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: addresses,
     },
     Scenario {
+        name: "network_address_moves_to_the_other_host",
+        setup: Setup::Engines(2),
+        needs: &[],
+        run: moved,
+    },
+    Scenario {
         name: "network_ipv6",
         setup: Setup::Cluster,
         needs: &[Capability::Ipv6],
@@ -282,6 +288,35 @@ fn addresses(lab: &mut Lab) -> Result<()> {
     );
     one.sleeper("again", "--network app --ip 10.200.3.7")?;
     one.inside("again", &format!("ping -c 1 -W 1 {b}"))?;
+    Ok(())
+}
+
+fn moved(lab: &mut Lab) -> Result<()> {
+    lab.form_cluster_with("DROVER_POOLS_QUARANTINE=2s")?;
+    lab.network("app", "--subnet 10.200.0.0/20")?;
+    let (one, two) = lab.pair()?;
+    two.sleeper("bob", "--network app")?;
+    let b = two.address_of("bob", "app")?;
+    for (from, to) in [(one, two), (two, one)] {
+        from.sleeper("moving", "--network app --ip 10.200.3.7")?;
+        from.reaches("moving", &b, 1)?;
+        from.run("docker rm -f moving")?;
+        integration_tests::wait::until(
+            "the address on the other host",
+            integration_tests::wait::seconds(10),
+            || {
+                to.run("docker rm -f moved 2>/dev/null; docker run -d --name moved --network app --ip 10.200.3.7 lab sleep 1000000")
+            },
+        )?;
+        two.reaches("bob", "10.200.3.7", 2)?;
+        to.reaches("moved", &b, 1)?;
+        to.run("docker rm -f moved")?;
+        integration_tests::wait::until(
+            "the address where it began",
+            integration_tests::wait::seconds(10),
+            || from.run("docker run --rm --network app --ip 10.200.3.7 lab true"),
+        )?;
+    }
     Ok(())
 }
 
