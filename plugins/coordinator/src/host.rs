@@ -7,11 +7,12 @@ mod facts;
 mod observe;
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_control_api::record::{AliveRecord, HostRecord};
-use drover_model::HostIndex;
+use drover_model::{HostIndex, Mtu};
 use drover_store::{LeaseId, Outcome, Transaction};
 use tokio::sync::watch;
 
@@ -65,7 +66,15 @@ pub async fn facts(context: &Context) -> Result<Facts, Error> {
 /// # Errors
 /// When the facts cannot be learned or the store does not answer.
 pub async fn publish(context: &Context) -> Result<(), Error> {
-    let facts = facts(context).await?;
+    let facts = match facts(context).await {
+        // Alone, it has nobody to be reached by; `init` asks for a real address.
+        Err(Error::Address(_)) if context.membership.kind == StoreKind::Embedded => Facts {
+            link: None,
+            underlay_mtu: Mtu::ETHERNET,
+            ..observe().await?.facts(Some(Ipv4Addr::LOCALHOST.into()))?
+        },
+        known => known?,
+    };
     let key = key(context.host());
     loop {
         let transaction = match context.store().get_record::<HostRecord>(&key).await? {
