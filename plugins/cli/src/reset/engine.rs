@@ -61,6 +61,8 @@ pub(super) async fn remove(settings: &Settings, networks: &[Network], done: &mut
         let (name, id) = (&network.name, network.id.get(..12).unwrap_or(&network.id));
         match engine.remove_network(&network.id).await {
             Ok(()) => done.removed(format!("removed network `{name}` ({id}) from the engine")),
+            // The coordinator removes copies too when its host leaves a cluster.
+            Err(error) if error.is_not_found() => {}
             Err(error) => done.left(format!(
                 "network `{name}` ({id}) is still in the engine: {:#}; try: docker network rm {id}",
                 anyhow::Error::new(error)
