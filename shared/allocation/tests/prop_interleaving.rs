@@ -3,6 +3,9 @@
 //!
 //! The store is a table with revisions. Whatever a host asks of it is in two steps, a read with a decision
 //! and a conditional write, and the answer is a third that may never come.
+//!
+//! The usual 256 cases are few for what it can find: after a change of this crate run
+//! `PROPTEST_CASES=60000 cargo test --release -p drover-allocation --test prop_interleaving` (two minutes).
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};
