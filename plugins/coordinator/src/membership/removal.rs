@@ -138,7 +138,11 @@ impl Removal<'_> {
         if owned {
             record.owner = None;
             record.owner_member = None;
-            record.quarantined_until = self.now.saturating_add(self.quarantine.as_secs());
+        }
+        // Of a block that somebody else owns, that owner hears of it and lets the addresses rest itself.
+        if record.owner.is_none() {
+            let until = self.now.saturating_add(self.quarantine.as_secs());
+            record.quarantined_until = record.quarantined_until.max(until);
         }
         Ok(Some((record, owned)))
     }

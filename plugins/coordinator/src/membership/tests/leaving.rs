@@ -49,6 +49,7 @@ async fn fill(store: &Store) {
     put_block(store, &block(1, Some("first"), Some("second"))).await;
     put_block(store, &block(2, Some("second"), Some("first"))).await;
     put_block(store, &block(3, Some("second-b"), None)).await;
+    put_block(store, &block(4, None, Some("second"))).await;
     put(store, "alive/second", "{}").await;
     for key in [
         "copies/a/second",
@@ -106,6 +107,11 @@ async fn a_removed_host_is_fenced_and_gives_back_what_it_held() {
             ..block(2, None, Some("first"))
         },
         block(3, Some("second-b"), None),
+        // Nobody owns it, so nobody else would let the address rest.
+        BlockRecord {
+            quarantined_until: 1_000_060,
+            ..block(4, None, None)
+        },
     ];
     assert_eq!(blocks(&store).await, expected);
     for gone in [
