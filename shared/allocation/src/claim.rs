@@ -18,7 +18,9 @@ pub enum ClaimError {
     #[error(transparent)]
     Unusable(#[from] AddressError),
     /// Another host has it.
-    #[error("address `{address}` is in use on host `{holder}`; choose another")]
+    #[error(
+        "address `{address}` is in use on host `{holder}`, or was given back there and rests; choose another, or wait"
+    )]
     Held {
         /// The address.
         address: IpAddr,
