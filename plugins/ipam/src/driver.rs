@@ -1,6 +1,6 @@
 //! What the engine asks: pools and addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,23 +156,33 @@ impl Ipam {
         let gate = self.gate(pool)?;
         let _asking = gate.lock().await;
         // Somebody else may have claimed a block while the gate was shut.
-        let lease = match self.allocate(pool, mac) {
+        let mut lease = match self.allocate(pool, mac) {
             Err(Error::Lease(lease @ LeaseError::Exhausted { .. })) => lease,
             other => return other,
         };
-        match self.coordinator.call(&ClaimBlock { pool }).await {
-            Ok(claimed) => {
-                info!(block = %claimed.block.block, "claimed a block");
-                self.ledger.add_block(&claimed)?;
-                self.allocate(pool, mac)
-            }
-            Err(block) if block.kind == FailureKind::Conflict => {
-                match self.borrow(pool, mac).await {
-                    Some(address) => Ok(address),
-                    None => Err(Error::NoBlock { lease, block }),
+        let mut claimed_before = BTreeSet::new();
+        // Every address of a block that was this host's a moment ago may rest still: then the next one is claimed,
+        // until the pool has no more.
+        loop {
+            match self.coordinator.call(&ClaimBlock { pool }).await {
+                Ok(claimed) => {
+                    info!(block = %claimed.block.block, "claimed a block");
+                    self.ledger.add_block(&claimed)?;
+                    match self.allocate(pool, mac) {
+                        Err(Error::Lease(still @ LeaseError::Exhausted { .. }))
+                            if claimed_before.insert(claimed.block.block) =>
+                        {
+                            lease = still;
+                        }
+                        other => return other,
+                    }
                 }
+                Err(block) if block.kind == FailureKind::Conflict => {
+                    let borrowed = self.borrow(pool, mac).await;
+                    return borrowed.ok_or(Error::NoBlock { lease, block });
+                }
+                Err(block) => return Err(Error::NoBlock { lease, block }),
             }
-            Err(block) => Err(Error::NoBlock { lease, block }),
         }
     }
 
