@@ -298,7 +298,14 @@ fn moved(lab: &mut Lab) -> Result<()> {
     two.sleeper("bob", "--network app")?;
     let b = two.address_of("bob", "app")?;
     for (from, to) in [(one, two), (two, one)] {
-        from.sleeper("moving", "--network app --ip 10.200.3.7")?;
+        // It may rest where it was last.
+        integration_tests::wait::until(
+            "the address on its first host",
+            integration_tests::wait::seconds(10),
+            || {
+                from.run("docker rm -f moving 2>/dev/null; docker run -d --name moving --network app --ip 10.200.3.7 lab sleep 1000000")
+            },
+        )?;
         from.reaches("moving", &b, 1)?;
         from.run("docker rm -f moving")?;
         integration_tests::wait::until(
