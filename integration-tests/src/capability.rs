@@ -4,6 +4,7 @@ use std::fmt;
 
 use anyhow::{Result, ensure};
 
+use crate::cache;
 use crate::engine::Release;
 use crate::network::Namespace;
 use crate::process::machine;
@@ -51,7 +52,7 @@ impl Capability {
             ),
             Self::Vxlan => in_namespace("ip link add name x0 type vxlan id 7 dstport 4787"),
             Self::Ipv6 => in_namespace("ip -6 addr add 2001:db8::1/64 dev lo"),
-            Self::Engine(release) if release.is_there() => Ok(()),
+            Self::Engine(release) if release.is_there() => programs_run(release),
             Self::Engine(release) => {
                 Err(format!("there is no root file system; run integration-tests/make-root {}", release.suite()))
             }
@@ -68,6 +69,26 @@ impl Capability {
             .split([',', ' '])
             .any(|name| name == "all" || name == own)
     }
+}
+
+/// Tries Drover's programs on the C library of an engine's suite, which may be older than the one that they
+/// were built with.
+fn programs_run(release: Release) -> Result<(), String> {
+    let tried = || -> Result<()> {
+        let root = cache::root(release.suite());
+        machine(&[
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            "mount --bind \"$1\" \"$2/mnt\"; exec chroot \"$2\" /mnt/drover --version",
+            "try",
+            &cache::binaries()?.to_string_lossy(),
+            &root.to_string_lossy(),
+        ])?;
+        Ok(())
+    };
+    tried().map_err(|error| format!("Drover's programs do not run there: {error:#}"))
 }
 
 /// Tries a command in a network namespace that goes afterwards.
