@@ -1,5 +1,6 @@
 //! An orderly end when a person or a time limit interrupts a run.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -44,11 +45,13 @@ pub fn handle() -> Result<()> {
             else {
                 return;
             };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-            }
+            let signal = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                _ = hangup.recv() => "SIGHUP",
+            };
+            // Nobody is left to be told when standard output is closed.
+            let _written = writeln!(std::io::stdout().lock(), "interrupted by {signal}");
         });
         end();
     });
