@@ -14,6 +14,7 @@ use serde_json::Value;
 const HEIGHTS: &[(&str, u8)] = &[
     ("drover-model", 0),
     ("drover-control-api", 1),
+    ("drover-ipsec", 1),
     ("drover-plugin-protocol", 1),
     ("drover-allocation", 2),
     ("drover-overlay", 2),
