@@ -22,8 +22,8 @@ pub use exit::Exit;
 pub use listen::{ListenError, bind, listener};
 pub use run::{run, run_with};
 pub use settings::{
-    ClusterSettings, DEFAULT_CONFIG, EncapsulationChoice, Fault, LogFormat, LogSettings,
-    OverlaySettings, Overrides, PoolSettings, Settings, SettingsError,
+    ClusterSettings, DEFAULT_CONFIG, EncapsulationChoice, EncryptionSettings, Fault, LogFormat,
+    LogSettings, OverlaySettings, Overrides, PoolSettings, Settings, SettingsError,
 };
 
 /// The version of Drover, the same for every process of a build.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub pools: PoolSettings,
     /// Paths between hosts.
     pub overlay: OverlaySettings,
+    /// How networks are encrypted.
+    pub encryption: EncryptionSettings,
     /// The cluster.
     pub cluster: ClusterSettings,
     /// Logs.
@@ -80,6 +82,21 @@ pub struct OverlaySettings {
     pub encapsulation: EncapsulationChoice,
     /// The UDP port of VXLAN, the same on every host. Not 4789, which is Swarm's.
     pub vxlan_port: u16,
+}
+
+/// How networks are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncryptionSettings {
+    /// The first of the eight UDP ports that ESP travels by, one a lane (RFC 3948); `None` for ESP on its own,
+    /// protocol 50.
+    pub port: Option<u16>,
+    /// How many associations flows to a host are spread over, 1 to 8; `None` for as many as this
+    /// host has cores.
+    pub lanes: Option<u8>,
+    /// After how long a host takes a new key.
+    pub rotate_after: Duration,
+    /// After how many bytes by one association it does so earlier.
+    pub rotate_bytes: u64,
 }
 
 /// The cluster.
@@ -128,6 +145,7 @@ impl Default for Settings {
             advertise_addr: None,
             pools: PoolSettings::default(),
             overlay: OverlaySettings::default(),
+            encryption: EncryptionSettings::default(),
             cluster: ClusterSettings::default(),
             log: LogSettings::default(),
         }
@@ -154,6 +172,17 @@ impl Default for OverlaySettings {
         Self {
             encapsulation: EncapsulationChoice::Auto,
             vxlan_port: 4787,
+        }
+    }
+}
+
+impl Default for EncryptionSettings {
+    fn default() -> Self {
+        Self {
+            port: Some(4740),
+            lanes: None,
+            rotate_after: Duration::from_secs(60 * 60),
+            rotate_bytes: 1 << 40,
         }
     }
 }

@@ -63,6 +63,18 @@ pub(super) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port > 0)
 }
 
+/// The first of eight ports, or none at all.
+pub(super) fn port_range(text: &str) -> Option<Option<u16>> {
+    if text == "none" {
+        return Some(None);
+    }
+    port(text).filter(|first| *first <= u16::MAX - 7).map(Some)
+}
+
+pub(super) fn port_range_text(first: Option<u16>) -> String {
+    first.map_or_else(|| "none".to_owned(), |first| first.to_string())
+}
+
 /// A length of time, whole seconds, such as `90s` or `30days`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let length = humantime::parse_duration(text).ok()?;

@@ -25,6 +25,10 @@ pub(super) const NAMES: &[&str] = &[
     "pools.quarantine",
     "overlay.encapsulation",
     "overlay.vxlan_port",
+    "encryption.port",
+    "encryption.lanes",
+    "encryption.rotate_after",
+    "encryption.rotate_bytes",
     "cluster.join_port",
     "cluster.etcd_client_port",
     "cluster.etcd_peer_port",
@@ -181,6 +185,7 @@ fn read_cluster(reader: &mut Reader, settings: &mut Settings) {
         PORT,
         parse::port,
     );
+    read_encryption(reader, settings);
     let cluster = &mut settings.cluster;
     reader.read(
         &mut cluster.join_port,
@@ -223,6 +228,34 @@ fn read_cluster(reader: &mut Reader, settings: &mut Settings) {
     );
 }
 
+fn read_encryption(reader: &mut Reader, settings: &mut Settings) {
+    let encryption = &mut settings.encryption;
+    reader.read(
+        &mut encryption.port,
+        "encryption.port",
+        "`none`, or the first of eight UDP ports, 1 to 65528",
+        parse::port_range,
+    );
+    reader.read(
+        &mut encryption.lanes,
+        "encryption.lanes",
+        "a number from 1 to 8",
+        |text| parse::number(text, 1, 8).map(Some),
+    );
+    reader.read(
+        &mut encryption.rotate_after,
+        "encryption.rotate_after",
+        "a length of time of at least 10s, such as 1h",
+        |text| parse::duration(text).filter(|length| length.as_secs() >= 10),
+    );
+    reader.read(
+        &mut encryption.rotate_bytes,
+        "encryption.rotate_bytes",
+        "a number of bytes, at least 1048576",
+        |text| text.parse().ok().filter(|bytes| *bytes >= 1 << 20),
+    );
+}
+
 /// What no setting can tell alone.
 fn check_together(reader: &mut Reader, settings: &Settings) {
     let pools = &settings.pools;
@@ -250,6 +283,16 @@ fn check_together(reader: &mut Reader, settings: &Settings) {
         pools.block_prefix_v6,
         pools.prefix_v6,
     );
+    let lanes = settings
+        .encryption
+        .port
+        .map(|first| first..=first.saturating_add(7));
+    let vxlan = settings.overlay.vxlan_port;
+    if lanes.is_some_and(|lanes| lanes.contains(&vxlan)) {
+        let problem =
+            "begins eight ports, and `overlay.vxlan_port` is one of them: move one of the two";
+        reader.fault("encryption.port", problem.to_owned());
+    }
     let cluster = &settings.cluster;
     let ports = [
         ("cluster.join_port", cluster.join_port),
@@ -325,6 +368,19 @@ pub(super) fn write(settings: &Settings) -> Vec<(&'static str, String)> {
         (
             "overlay.vxlan_port",
             Some(settings.overlay.vxlan_port.to_string()),
+        ),
+        (
+            "encryption.port",
+            Some(parse::port_range_text(settings.encryption.port)),
+        ),
+        ("encryption.lanes", optional(settings.encryption.lanes)),
+        (
+            "encryption.rotate_after",
+            Some(length(settings.encryption.rotate_after)),
+        ),
+        (
+            "encryption.rotate_bytes",
+            Some(settings.encryption.rotate_bytes.to_string()),
         ),
         ("cluster.join_port", Some(cluster.join_port.to_string())),
         (

@@ -89,6 +89,7 @@ fn every_fault_is_reported_at_once_with_its_place() {
 fn an_unknown_section_and_a_key_in_the_wrong_place_are_refused() {
     assert!(faults("[pool]\nprefix = 16\n", &[])[0].contains("`pool` is no setting"));
     assert!(faults("[log]\nprefix = 16\n", &[])[0].contains("`log.prefix` is no setting"));
+    assert!(faults("[encryption]\nport = 65530\n", &[])[0].contains("65528"));
     assert!(faults("vxlan_port = 4\n", &[])[0].contains("did you mean `overlay.vxlan_port`"));
 }
 
@@ -124,6 +125,7 @@ fn settings_that_contradict_each_other_are_refused() {
         &[],
     );
     assert_eq!(found.len(), 2, "{found:?}");
+    assert!(faults("[encryption]\nport = 4780\n", &[])[0].contains("vxlan_port"));
     assert!(faults("[cluster]\njoin_port = 4749\n", &[])[0].contains("etcd_client_port"));
     assert!(faults("[pools]\ndefault = ['10.0.0.1/8']\n", &[])[0].contains("host bits"));
 }
@@ -132,7 +134,7 @@ fn settings_that_contradict_each_other_are_refused() {
 fn a_child_gets_the_same_settings() {
     let toml = "host_name = 'h1'\nadvertise_addr = '192.0.2.1'\n[pools]\nblock_prefix = 26\n\
         default = ['10.0.0.0/9', '172.20.0.0/14']\ndefault_v6 = ['fd00:1::/48']\nquarantine = '5s'\n\
-        [overlay]\nencapsulation = 'vxlan'\n[cluster]\ntoken_lifetime = '2h'\n[log]\nformat = 'json'\n\
+        [overlay]\nencapsulation = 'vxlan'\n[encryption]\nport = 'none'\nlanes = 3\nrotate_after = '90s'\n[cluster]\ntoken_lifetime = '2h'\n[log]\nformat = 'json'\n\
         level = 'debug,drover_store=trace'\n";
     let settings = load(toml, &[], &[]).unwrap();
     let environment = settings.to_environment();
@@ -154,6 +156,10 @@ fn every_setting_is_written_and_every_written_one_is_a_setting() {
             block_prefix_v6: Some(112),
             default_v6: vec!["fd00::/48".parse().unwrap()],
             ..PoolSettings::default()
+        },
+        encryption: EncryptionSettings {
+            lanes: Some(2),
+            ..EncryptionSettings::default()
         },
         ..Settings::default()
     };
