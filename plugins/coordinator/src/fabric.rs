@@ -71,6 +71,7 @@ impl Watcher {
                         .event(&FabricEvent::Reset {
                             this_host,
                             fenced: is_fenced,
+                            cluster: context.membership.cluster.clone(),
                         })
                         .await?;
                     self.sent.clear();

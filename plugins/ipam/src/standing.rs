@@ -148,7 +148,9 @@ impl Ipam {
 
     fn hear(&self, follower: &mut Follower, event: FabricEvent) {
         match event {
-            FabricEvent::Reset { this_host, fenced } => {
+            FabricEvent::Reset {
+                this_host, fenced, ..
+            } => {
                 *follower = Follower {
                     host: Some(this_host),
                     fenced,
@@ -190,7 +192,11 @@ impl Ipam {
                     self.proven(follower);
                 }
             }
-            FabricEvent::Block(_) | FabricEvent::Host(_) | FabricEvent::HostGone { .. } => {}
+            FabricEvent::Block(_)
+            | FabricEvent::Host(_)
+            | FabricEvent::HostGone { .. }
+            | FabricEvent::Key(_)
+            | FabricEvent::KeyGone { .. } => {}
         }
     }
 

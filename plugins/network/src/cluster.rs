@@ -1,8 +1,8 @@
-//! The cluster as the coordinator has told it: hosts and blocks.
+//! The cluster as the coordinator has told it: hosts, blocks and keys.
 
 use std::collections::BTreeMap;
 
-use drover_control_api::fabric::FabricEvent;
+use drover_control_api::fabric::{FabricEvent, PeerKey};
 use drover_control_api::record::{BlockRecord, HostRecord};
 use drover_model::{Block, HostName};
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,12 @@ pub(crate) struct ThisHost {
     pub(crate) name: HostName,
     /// Whether it was removed from its cluster.
     pub(crate) fenced: bool,
+    /// The cluster's id; empty until a coordinator that knows of keys has told it.
+    #[serde(default)]
+    pub(crate) cluster: String,
 }
 
-/// Hosts and blocks.
+/// Hosts, blocks and keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Cluster {
     /// Which of the hosts this is; `None` until it was told once.
@@ -25,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) hosts: BTreeMap<HostName, HostRecord>,
     /// Every block that somebody uses.
     pub(crate) blocks: BTreeMap<Block, BlockRecord>,
+    /// The newest key of each host that has one, this one included. The coordinator has checked them.
+    pub(crate) keys: BTreeMap<HostName, PeerKey>,
 }
 
 impl Cluster {
@@ -55,6 +60,12 @@ impl Cluster {
             }
             FabricEvent::BlockGone { block } => {
                 self.blocks.remove(&block);
+            }
+            FabricEvent::Key(key) => {
+                self.keys.insert(key.host.clone(), key);
+            }
+            FabricEvent::KeyGone { host } => {
+                self.keys.remove(&host);
             }
             FabricEvent::Reset { .. } | FabricEvent::Synced => {}
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use drover_control_api::fabric::{FabricEvent, PATH};
+use drover_control_api::fabric::{FabricEvent, PATH, PeerKey};
 use drover_control_api::record::{BlockRecord, HostRecord};
 use drover_daemon::Backoff;
 use drover_http::{Client, Lines};
@@ -28,6 +28,7 @@ pub(crate) struct Fabric {
     database: Database,
     hosts: Table<HostRecord>,
     blocks: Table<BlockRecord>,
+    keys: Table<PeerKey>,
     this_host: Table<ThisHost>,
     view: watch::Sender<Arc<Cluster>>,
     /// How often the stream was begun anew; even while it is cut, odd while it is followed.
@@ -40,10 +41,12 @@ impl Fabric {
         const FAILED: &str = "cannot read what is known of the cluster";
         let hosts: Table<HostRecord> = Table::open(database, "fabric-hosts").context(FAILED)?;
         let blocks: Table<BlockRecord> = Table::open(database, "fabric-blocks").context(FAILED)?;
+        let keys: Table<PeerKey> = Table::open(database, "fabric-keys").context(FAILED)?;
         let this_host: Table<ThisHost> =
             Table::open(database, "fabric-this-host").context(FAILED)?;
         let known_hosts = hosts.list().context(FAILED)?.into_iter();
         let known_blocks = blocks.list().context(FAILED)?.into_iter();
+        let known_keys = keys.list().context(FAILED)?.into_iter();
         let cluster = Cluster {
             this_host: this_host.get(THIS_HOST).context(FAILED)?,
             hosts: known_hosts
@@ -52,6 +55,7 @@ impl Fabric {
             blocks: known_blocks
                 .map(|(_, block)| (block.block, block))
                 .collect(),
+            keys: known_keys.map(|(_, key)| (key.host.clone(), key)).collect(),
         };
         let database = database.clone();
         let (view, _) = watch::channel(Arc::new(cluster));
@@ -60,6 +64,7 @@ impl Fabric {
             database,
             hosts,
             blocks,
+            keys,
             this_host,
             view,
             connected,
@@ -116,10 +121,15 @@ impl Fabric {
                     FabricEvent::Reset {
                         this_host: name,
                         fenced,
+                        cluster,
                     },
                     _,
                 ) => {
-                    let this_host = Some(ThisHost { name, fenced });
+                    let this_host = Some(ThisHost {
+                        name,
+                        fenced,
+                        cluster,
+                    });
                     telling = Some(Cluster {
                         this_host,
                         ..Cluster::default()
@@ -163,6 +173,9 @@ impl Fabric {
             &after.blocks,
             |block| block.key(),
         )?;
+        batch = changes(batch, &self.keys, &before.keys, &after.keys, |name| {
+            name.to_string()
+        })?;
         if let Some(this_host) = &after.this_host {
             batch = batch.put(&self.this_host, THIS_HOST, this_host)?;
         }

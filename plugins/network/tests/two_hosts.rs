@@ -111,6 +111,7 @@ fn introduce(host: &Host) {
     host.coordinator.say(FabricEvent::Reset {
         this_host,
         fenced: false,
+        cluster: "00112233445566778899aabbccddeeff".to_owned(),
     });
     for number in [1, 2] {
         host.coordinator.say(FabricEvent::Host(host_record(number)));

@@ -7,6 +7,7 @@ use drover_model::{Block, Family, HostName, NetworkId, Pool};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::base64_key;
 use crate::plugin::Identity;
 use crate::record::{BlockRecord, HostRecord, NetworkRecord, PoolRecord, UnixSeconds};
 use crate::{Empty, method};
@@ -112,6 +113,44 @@ pub struct ReportAttachments {
     pub networks: BTreeMap<NetworkId, u32>,
 }
 method!(ReportAttachments, "/v1/ReportAttachments", Empty);
+
+/// Make a key of this host known to the others: the coordinator signs it with the host's certificate.
+///
+/// `generation` is the one that [`NextGeneration`] tells; any other is refused as a conflict, and the
+/// message names the right one. Asking again with the generation and the public key that are known
+/// already changes `lanes` and `udp_port`, if they differ, and succeeds.
+///
+/// A host alone has no certificate and nobody to encrypt for: refused as not found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishKey {
+    /// Which of this member's keys it is.
+    pub generation: u64,
+    /// The X25519 public key.
+    #[serde(with = "base64_key")]
+    pub public: [u8; 32],
+    /// How many lanes this host has for each peer: 1 to 8.
+    pub lanes: u8,
+    /// The first of the UDP ports at which this host takes encapsulated traffic, a port a lane; `None`
+    /// when it takes none.
+    pub udp_port: Option<u16>,
+}
+method!(PublishKey, "/v1/PublishKey", PublishedKey);
+
+/// The key is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedKey {}
+
+/// Which generation this host's next key has. A host alone is refused as for [`PublishKey`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextGeneration {}
+method!(NextGeneration, "/v1/NextGeneration", NextGenerationAnswer);
+
+/// The generation of the next key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextGenerationAnswer {
+    /// What [`PublishKey`] takes.
+    pub generation: u64,
+}
 
 /// A new engine process has activated a plugin: what the engine has may differ from what we know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 //! An answer is `200` with the method's answer, or another status with a [`Failure`].
 
 pub mod coordinator;
+mod encoding;
 pub mod fabric;
 pub mod plugin;
 pub mod record;

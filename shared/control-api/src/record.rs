@@ -13,6 +13,7 @@
 //! | `copies/<id>/<host>` | [`CopyRecord`] |
 //! | `attachments/<id>/<host>` | [`AttachmentRecord`] |
 //! | `conflicts/<host>` | a list of sentences: what this host cannot reconcile without a person |
+//! | `keys/<host>` | [`KeyRecord`]: public, and believed for its signature, not for its place |
 //! | `tokens/<hash>` | [`TokenRecord`] |
 //! | `claims/pools` | the pool that was claimed last: pools are claimed one after the other |
 
@@ -24,6 +25,8 @@ use drover_model::{
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::encoding::{base64_bytes, base64_key};
 
 /// Seconds since 1970-01-01 UTC.
 pub type UnixSeconds = u64;
@@ -213,6 +216,38 @@ pub struct CopyRecord {
 pub struct AttachmentRecord {
     /// How many, at least 1.
     pub endpoints: u32,
+}
+
+/// A host's key for encrypted traffic: the public half, signed with the key of the host's certificate.
+///
+/// The signature is over all of it but `version`, `certificate` and `signature`, and over the
+/// cluster's id. Who reads it checks that the certificate is of the cluster's authority and of `host`,
+/// and that `member` is the host's present one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Version of this record's form: 1.
+    pub version: u32,
+    /// Whose it is.
+    pub host: HostName,
+    /// The host's member id.
+    pub member: String,
+    /// Which of the member's keys it is: 1 for the first, and always the one before and 1.
+    pub generation: u64,
+    /// The X25519 public key.
+    #[serde(with = "base64_key")]
+    pub public: [u8; 32],
+    /// When the key was made.
+    pub created_at: UnixSeconds,
+    /// How many lanes the host has for each peer: 1 to 8.
+    pub lanes: u8,
+    /// The first of the UDP ports at which the host takes encapsulated traffic, a port a lane; `None`
+    /// when it takes none.
+    pub udp_port: Option<u16>,
+    /// The certificate of the host, PEM.
+    pub certificate: String,
+    /// ECDSA with P-256 and SHA-256, in DER form.
+    #[serde(with = "base64_bytes")]
+    pub signature: Vec<u8>,
 }
 
 /// A join token, kept as the hash of its secret.

@@ -154,6 +154,7 @@ impl Cluster {
             let reset = FabricEvent::Reset {
                 this_host,
                 fenced: state.fenced,
+                cluster: String::new(),
             };
             for event in [reset, FabricEvent::Host(host), FabricEvent::Synced] {
                 let mut line = serde_json::to_vec(&event).unwrap();
