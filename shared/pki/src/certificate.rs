@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
@@ -48,12 +51,14 @@ pub struct Certificate {
     pem: String,
     name: String,
     addresses: Vec<IpAddr>,
+    public_key: Vec<u8>,
     not_before: u64,
     not_after: u64,
 }
 
 impl Certificate {
-    /// Reads the first certificate of a PEM text.
+    /// Reads the first certificate of a PEM text, and keeps nothing else of it: a private key may stand in
+    /// the same text.
     ///
     /// # Errors
     /// When there is none.
@@ -64,7 +69,8 @@ impl Certificate {
         let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
             return Err(wrong);
         };
-        Self::read(der, pem.to_owned()).ok_or(wrong)
+        let pem = pem_of(&der);
+        Self::read(der, pem).ok_or(wrong)
     }
 
     /// Reads a certificate in DER form, as TLS hands it over.
@@ -92,6 +98,7 @@ impl Certificate {
             .iter()
             .flat_map(|extension| &extension.value.general_names);
         let addresses = names.filter_map(address).collect();
+        let public_key = parsed.public_key().subject_public_key.data.to_vec();
         let not_before = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0);
         let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
         Some(Self {
@@ -99,6 +106,7 @@ impl Certificate {
             pem,
             name,
             addresses,
+            public_key,
             not_before,
             not_after,
         })
@@ -134,6 +142,17 @@ impl Certificate {
         self.not_after
     }
 
+    /// From when until when it is valid, both included.
+    #[must_use]
+    pub const fn valid(&self) -> RangeInclusive<u64> {
+        self.not_before..=self.not_after
+    }
+
+    /// The public key, as the algorithm has it.
+    pub(crate) fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
     /// Its SHA-256.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -147,6 +166,17 @@ impl Certificate {
         let lifetime = self.not_after.saturating_sub(made);
         made.saturating_add(lifetime / 3 * 2)
     }
+}
+
+/// RFC 7468: lines of 64 characters.
+fn pem_of(der: &[u8]) -> String {
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in der.chunks(48) {
+        pem.push_str(&STANDARD.encode(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 fn address(name: &GeneralName<'_>) -> Option<IpAddr> {

@@ -1,6 +1,8 @@
 //! A host's own key.
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SigningKey};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -21,6 +23,26 @@ impl HostKey {
     /// When the system gives no random numbers.
     pub fn generate() -> Result<Self, Error> {
         Ok(Self(KeyPair::generate()?))
+    }
+
+    /// Reads the first private key of a PEM text, in which certificates may stand too.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn from_pem(pem: &str) -> Result<Self, Error> {
+        let wrong = |_wrong| Error::Parse {
+            what: "a private key",
+        };
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(wrong)?;
+        Ok(Self(KeyPair::try_from(&key)?))
+    }
+
+    /// Signs a [`message`](crate::message): ECDSA with P-256 and SHA-256, in DER form.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(self.0.sign(message)?)
     }
 
     /// The key, PEM.

@@ -12,6 +12,7 @@ mod certificate;
 mod error;
 pub mod file;
 mod host;
+mod signed;
 pub mod tls;
 mod token;
 
@@ -19,4 +20,5 @@ pub use authority::{Authority, Subject};
 pub use certificate::{BACKDATED, Certificate, Fingerprint};
 pub use error::Error;
 pub use host::HostKey;
+pub use signed::{Distrust, Signed, Trust, message};
 pub use token::{Token, TokenError};
