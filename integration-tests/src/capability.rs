@@ -20,6 +20,10 @@ pub enum Capability {
     Vxlan,
     /// IPv6.
     Ipv6,
+    /// ESP with AES-GCM, and XFRM interfaces.
+    Esp,
+    /// The lack of it.
+    NoEsp,
     /// The root file system with an engine.
     Engine(Release),
 }
@@ -31,6 +35,8 @@ impl fmt::Display for Capability {
             Self::Nftables => formatter.write_str("nftables"),
             Self::Vxlan => formatter.write_str("vxlan"),
             Self::Ipv6 => formatter.write_str("ipv6"),
+            Self::Esp => formatter.write_str("esp"),
+            Self::NoEsp => formatter.write_str("no-esp"),
             Self::Engine(release) => write!(formatter, "engine-{release}"),
         }
     }
@@ -52,6 +58,11 @@ impl Capability {
             ),
             Self::Vxlan => in_namespace("ip link add name x0 type vxlan id 7 dstport 4787"),
             Self::Ipv6 => in_namespace("ip -6 addr add 2001:db8::1/64 dev lo"),
+            Self::Esp => in_namespace(ESP),
+            Self::NoEsp => match in_namespace(ESP) {
+                Ok(()) => Err("the kernel has ESP".to_owned()),
+                Err(_) => Ok(()),
+            },
             Self::Engine(release) if release.is_there() => programs_run(release),
             Self::Engine(release) => {
                 Err(format!("there is no root file system; run integration-tests/make-root {}", release.suite()))
@@ -70,6 +81,11 @@ impl Capability {
             .any(|name| name == "all" || name == own)
     }
 }
+
+/// Makes what an encrypted path is made of.
+const ESP: &str = "ip link add name i0 type xfrm if_id 1
+    ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x60000001 mode tunnel if_id 1 \
+        aead 'rfc4106(gcm(aes))' 0x$(head -c 36 /dev/urandom | od -An -tx1 | tr -d ' \n') 128";
 
 /// Tries Drover's programs on the C library of an engine's suite, which may be older than the one that they
 /// were built with.

@@ -1,5 +1,7 @@
 //! Drover on a host, used as a person uses it.
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -10,9 +12,26 @@ use crate::wait;
 pub const LOG: &str = "drover.log";
 /// The processes that make up Drover.
 pub const PLUGINS: [&str; 3] = ["drover-coordinator", "drover-ipam", "drover-net"];
-/// What `network create` needs to make a network of Drover's.
-pub const CREATE: &str =
-    "docker network create -d drover-net --ipam-driver drover-ipam -o encryption=off";
+/// What `network create` needs to make a network of Drover's. It is clear, so that a kernel without ESP can run
+/// most of the lab; with `DROVER_LAB_NETWORKS=encrypted` it is as Drover makes it by itself.
+pub const CREATE: Create = Create;
+
+/// See [`CREATE`].
+#[derive(Debug, Clone, Copy)]
+pub struct Create;
+
+impl fmt::Display for Create {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(CREATE_ENCRYPTED)?;
+        if std::env::var("DROVER_LAB_NETWORKS").is_ok_and(|kind| kind == "encrypted") {
+            return Ok(());
+        }
+        formatter.write_str(" -o encryption=off")
+    }
+}
+
+/// What `network create` needs to make an encrypted one.
+pub const CREATE_ENCRYPTED: &str = "docker network create -d drover-net --ipam-driver drover-ipam";
 
 impl Host {
     /// Runs `drover up` in the background with further flags, and waits for its line.
@@ -43,6 +62,21 @@ impl Host {
                 bail!("drover up has said: {}", self.tail(LOG, 20))
             },
         )?;
+        Ok(())
+    }
+
+    /// Kills `drover up` and every process of it, at one stroke.
+    ///
+    /// # Errors
+    /// Fails when none runs.
+    pub fn kill_drover(&self) -> Result<()> {
+        let mut pids = self.processes("drover")?;
+        for plugin in PLUGINS {
+            pids.extend(self.processes(plugin)?);
+        }
+        pids.extend(self.processes("etcd")?);
+        let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+        self.run(&format!("kill -9 {}", list.join(" ")))?;
         Ok(())
     }
 

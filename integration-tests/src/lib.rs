@@ -22,5 +22,6 @@ pub mod measure;
 pub mod network;
 pub mod process;
 pub mod scenario;
+pub mod sniff;
 pub mod traffic;
 pub mod wait;

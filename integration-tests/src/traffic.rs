@@ -76,6 +76,38 @@ impl Host {
         Ok(mtu)
     }
 
+    /// Sends noise from a container to one of another host over TCP, and checks that it arrives whole.
+    ///
+    /// # Errors
+    /// Fails when it does not.
+    pub fn carries_whole(
+        &self,
+        from: &str,
+        (receiver, to, address): (&Host, &str, &str),
+        megabytes: u32,
+    ) -> Result<()> {
+        // A little noise many times over: the sum of it all is known before it is sent.
+        self.inside(from, "sh -c 'head -c 8388608 /dev/urandom > /tmp/noise'")?;
+        let all = format!(
+            "i=0; while [ $i -lt {} ]; do cat /tmp/noise; i=$((i + 1)); done",
+            megabytes.div_ceil(8)
+        );
+        let expected = self.inside(from, &format!("sh -c '({all}) | md5sum'"))?;
+        receiver.run(&format!("docker exec {to} rm -f /tmp/open /tmp/sum"))?;
+        receiver.run(&format!(
+            "docker exec -d {to} sh -c 'mkfifo /tmp/open; nc -l -p 5000 <>/tmp/open | md5sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum'"
+        ))?;
+        wait::until("a listener", wait::seconds(10), || {
+            receiver.inside(to, "sh -c 'grep -q :1388 /proc/net/tcp /proc/net/tcp6'")
+        })?;
+        self.inside(from, &format!("sh -c '({all}) | nc {address} 5000'"))?;
+        let (arrived, _) = wait::until("the end of the transfer", wait::seconds(60), || {
+            receiver.inside(to, "cat /tmp/sum")
+        })?;
+        ensure!(arrived == expected, "sent {expected}, got {arrived}");
+        Ok(())
+    }
+
     /// Begins a flow from a container to an address, once the first answer is there.
     ///
     /// # Errors

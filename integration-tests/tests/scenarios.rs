@@ -5,6 +5,8 @@
 mod compose;
 #[path = "scenarios/crashes.rs"]
 mod crashes;
+#[path = "scenarios/encryption.rs"]
+mod encryption;
 #[path = "scenarios/faults.rs"]
 mod faults;
 #[path = "scenarios/isolation.rs"]
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(isolation::SCENARIOS),
+        newest(encryption::SCENARIOS),
         newest(faults::SCENARIOS),
         every(crashes::SCENARIOS),
         every(restarts::SCENARIOS),

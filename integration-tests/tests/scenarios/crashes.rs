@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use integration_tests::drover::PLUGINS;
+use integration_tests::drover::{CREATE, PLUGINS};
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
@@ -92,25 +92,13 @@ fn each(lab: &mut Lab) -> Result<()> {
     lab.doctor_is_clean()
 }
 
-/// Kills `drover up` and every process of it, at one stroke.
-fn kill_all(host: &Host) -> Result<()> {
-    let mut pids = host.processes("drover")?;
-    for plugin in PLUGINS {
-        pids.extend(host.processes(plugin)?);
-    }
-    pids.extend(host.processes("etcd")?);
-    let list: Vec<String> = pids.iter().map(u32::to_string).collect();
-    host.run(&format!("kill -9 {}", list.join(" ")))?;
-    Ok(())
-}
-
 fn everything(lab: &mut Lab) -> Result<()> {
     let (a, b) = lab.two_sleepers("app")?;
     let (one, two) = lab.pair_mut()?;
     let there = one.flow("ann", &b)?;
     let before = state(one)?;
     for host in [&*one, &*two] {
-        kill_all(host)?;
+        host.kill_drover()?;
     }
     for host in [&*one, &*two] {
         engine_is_prompt(host)?;
@@ -202,7 +190,9 @@ fn etcd(lab: &mut Lab) -> Result<()> {
     one.end_flow(&flow)?.at_most(0)?;
     let (one, two) = lab.pair()?;
     wait::until("a new network", wait::seconds(20), || {
-        one.run("docker network inspect later >/dev/null 2>&1 || docker network create -d drover-net --ipam-driver drover-ipam -o encryption=off later")
+        one.run(&format!(
+            "docker network inspect later >/dev/null 2>&1 || {CREATE} later"
+        ))
     })?;
     two.wait_for_network("later", 5)?;
     lab.doctor_is_clean()

@@ -1,0 +1,110 @@
+//! Listening on the underlay for what must not be there.
+
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::network::Underlay;
+use crate::process::machine;
+use crate::wait;
+
+/// What packets that are looked for are filled with: `ping -p`.
+pub const PATTERN: &str = "64726f766572636c6561722121";
+/// The same, as it lies in a packet.
+const TEXT: &str = "droverclear!!";
+
+/// A capture of everything on the hosts' links.
+#[derive(Debug)]
+pub struct Sniffer {
+    captures: Vec<Child>,
+    directory: TempDir,
+}
+
+/// What was on the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Packets that have the pattern.
+    pub clear: usize,
+    /// Packets of ESP, in UDP or by itself.
+    pub encrypted: usize,
+}
+
+impl Sniffer {
+    /// Begins.
+    ///
+    /// # Errors
+    /// Fails when tcpdump does not.
+    pub fn start(underlay: &Underlay) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let mut sniffer = Self {
+            captures: Vec::new(),
+            directory,
+        };
+        for link in ["near", "far"] {
+            let file = sniffer.directory.path().join(link);
+            let log = sniffer.directory.path().join(format!("{link}.log"));
+            let script = format!(
+                "exec tcpdump -U -n -i {link} -s 0 -B 65536 -w {} 2> {}",
+                file.display(),
+                log.display()
+            );
+            let mut command = underlay.switch().command(&script);
+            let capture = command.stdout(Stdio::null()).spawn()?;
+            sniffer.captures.push(capture);
+            wait::until("a capture of the underlay", wait::seconds(5), || {
+                let said = std::fs::read_to_string(&log)?;
+                ensure!(said.contains("listening on"), "tcpdump says: {said}");
+                Ok(())
+            })?;
+        }
+        Ok(sniffer)
+    }
+
+    /// Ends and counts.
+    ///
+    /// # Errors
+    /// Fails when the capture has lost packets, so that nothing can be said.
+    pub fn stop(mut self) -> Result<Seen> {
+        for capture in &mut self.captures {
+            machine(&["kill", "-INT", &capture.id().to_string()])?;
+            capture.wait()?;
+        }
+        let mut seen = Seen {
+            clear: 0,
+            encrypted: 0,
+        };
+        for link in ["near", "far"] {
+            let log = std::fs::read_to_string(self.directory.path().join(format!("{link}.log")))?;
+            ensure!(
+                log.contains("0 packets dropped by kernel"),
+                "the capture has lost packets: {log}"
+            );
+            let capture = self.directory.path().join(link);
+            seen.encrypted += count_encrypted(&capture.to_string_lossy())?;
+            let bytes = std::fs::read(&capture)?;
+            let pattern = TEXT.as_bytes();
+            seen.clear += bytes
+                .windows(pattern.len())
+                .filter(|window| *window == pattern)
+                .count();
+        }
+        Ok(seen)
+    }
+}
+
+impl Drop for Sniffer {
+    fn drop(&mut self) {
+        for capture in &mut self.captures {
+            // The only failure is that it has ended already.
+            let _killed = capture.kill();
+            let _waited = capture.wait();
+        }
+    }
+}
+
+fn count_encrypted(file: &str) -> Result<usize> {
+    let filter = "esp or (udp and portrange 4740-4747)";
+    let said = machine(&["tcpdump", "-n", "-r", file, filter]).context("reading a capture")?;
+    Ok(said.lines().filter(|line| line.contains(" IP")).count())
+}

@@ -1,0 +1,257 @@
+//! Networks are encrypted unless somebody says otherwise: nothing of a container's is ever on the underlay in clear.
+
+use anyhow::{Context, Result, ensure};
+use integration_tests::capability::Capability;
+use integration_tests::drover::{CREATE_ENCRYPTED, PLUGINS};
+use integration_tests::host::Host;
+use integration_tests::lab::Lab;
+use integration_tests::scenario::{Scenario, Setup};
+use integration_tests::sniff::{PATTERN, Sniffer};
+use integration_tests::wait;
+use serde_json::Value;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "encryption_is_the_default",
+        setup: Setup::Cluster,
+        needs: &[Capability::Esp],
+        run: by_default,
+    },
+    Scenario {
+        name: "encryption_outlives_every_process",
+        setup: Setup::Cluster,
+        needs: &[Capability::Esp],
+        run: crashes,
+    },
+    Scenario {
+        name: "encryption_takes_new_keys_and_loses_nothing",
+        setup: Setup::Engines(2),
+        needs: &[Capability::Esp],
+        run: rotation,
+    },
+    Scenario {
+        name: "encryption_comes_back_after_a_reboot",
+        setup: Setup::Cluster,
+        needs: &[Capability::Esp],
+        run: reboots,
+    },
+    Scenario {
+        name: "encryption_fails_closed",
+        setup: Setup::Cluster,
+        needs: &[Capability::Esp],
+        run: fails_closed,
+    },
+    Scenario {
+        name: "encryption_that_cannot_be_is_refused",
+        setup: Setup::Cluster,
+        needs: &[Capability::NoEsp],
+        run: refused,
+    },
+];
+
+/// An encrypted network with `ann` on the first host and `bob` on the second; their addresses.
+fn encrypted_pair(lab: &Lab) -> Result<(String, String)> {
+    let (one, two) = lab.pair()?;
+    one.run(&format!("{CREATE_ENCRYPTED} app"))?;
+    two.wait_for_network("app", 2)?;
+    one.sleeper("ann", "--network app")?;
+    two.sleeper("bob", "--network app")?;
+    Ok((one.address_of("ann", "app")?, two.address_of("bob", "app")?))
+}
+
+/// The one path of a host to its one peer.
+fn path(host: &Host) -> Result<Value> {
+    let peers = host.drover_json("peers")?;
+    let path = peers.pointer("/paths/0").cloned();
+    path.with_context(|| format!("no path in {peers}"))
+}
+
+/// Pings with the pattern that the sniffer looks for.
+fn ping_with_pattern(host: &Host, container: &str, address: &str, count: u32) -> Result<()> {
+    host.beside(
+        container,
+        &format!("ping -c {count} -i 0.1 -W 2 -s 200 -p {PATTERN} {address}"),
+    )?
+    .succeeded()?;
+    Ok(())
+}
+
+fn by_default(lab: &mut Lab) -> Result<()> {
+    let sniffer = Sniffer::start(&lab.underlay)?;
+    let (ann, bob) = encrypted_pair(lab)?;
+    let (one, two) = lab.pair()?;
+    one.reaches("ann", &bob, 5)?;
+    two.reaches("bob", &ann, 5)?;
+    ping_with_pattern(one, "ann", &bob, 10)?;
+    ping_with_pattern(two, "bob", &ann, 10)?;
+    let mtu = one.sends_full_size("ann", &bob)?;
+    ensure!(
+        two.sends_full_size("bob", &ann)? == mtu,
+        "the two ends have different MTUs"
+    );
+    one.carries_whole("ann", (two, "bob", &bob), 24)?;
+    let networks = one.run("drover networks")?;
+    ensure!(networks.contains("ipsec"), "no word of it: {networks}");
+    let path = path(one)?;
+    ensure!(
+        path.pointer("/encryption/cipher").is_some(),
+        "no cipher in {path}"
+    );
+    let seen = sniffer.stop()?;
+    ensure!(seen.encrypted > 0, "the sniffer saw no ESP: {seen:?}");
+    ensure!(seen.clear == 0, "clear packets were seen: {seen:?}");
+    lab.doctor_is_clean()
+}
+
+fn crashes(lab: &mut Lab) -> Result<()> {
+    let (ann, bob) = encrypted_pair(lab)?;
+    let sniffer = Sniffer::start(&lab.underlay)?;
+    let (one, two) = lab.pair_mut()?;
+    one.reaches("ann", &bob, 5)?;
+    let there = one.flow("ann", &bob)?;
+    for plugin in PLUGINS {
+        for host in [&*one, &*two] {
+            let before = host.processes(plugin)?;
+            host.kill(plugin, "9")?;
+            wait::until(&format!("a new {plugin}"), wait::seconds(5), || {
+                let now = host.processes(plugin)?;
+                ensure!(now.len() == 1 && now != before, "{plugin}: {now:?}");
+                Ok(())
+            })?;
+        }
+    }
+    for host in [&*one, &*two] {
+        host.kill_drover()?;
+    }
+    ping_with_pattern(one, "ann", &bob, 20)?;
+    for host in [&mut *one, &mut *two] {
+        host.drover_up("")?;
+    }
+    ping_with_pattern(two, "bob", &ann, 20)?;
+    one.end_flow(&there)?.at_most(0)?;
+    let seen = sniffer.stop()?;
+    ensure!(
+        seen.clear == 0 && seen.encrypted > 0,
+        "on the underlay: {seen:?}"
+    );
+    lab.doctor_is_clean()
+}
+
+/// The epoch that a host sends with.
+fn epoch(host: &Host) -> Result<String> {
+    let path = path(host)?;
+    let epoch = path.pointer("/encryption/epoch");
+    Ok(epoch
+        .with_context(|| format!("no epoch in {path}"))?
+        .to_string())
+}
+
+fn rotation(lab: &mut Lab) -> Result<()> {
+    let period = 10 * wait::patience();
+    lab.form_cluster_with(&format!("DROVER_ENCRYPTION_ROTATE_AFTER={period}s"))?;
+    let (ann, bob) = encrypted_pair(lab)?;
+    let sniffer = Sniffer::start(&lab.underlay)?;
+    let (one, two) = lab.pair_mut()?;
+    one.reaches("ann", &bob, 5)?;
+    two.reaches("bob", &ann, 5)?;
+    let there = one.flow("ann", &bob)?;
+    let back = two.flow("bob", &ann)?;
+    for round in 1..=3 {
+        let before = epoch(one)?;
+        wait::until(
+            &format!("new keys, round {round}"),
+            wait::seconds(30),
+            || {
+                let now = epoch(one)?;
+                ensure!(now != before, "the epoch is still {now}");
+                Ok(())
+            },
+        )?;
+    }
+    one.end_flow(&there)?.at_most(0)?;
+    two.end_flow(&back)?.at_most(0)?;
+    let seen = sniffer.stop()?;
+    ensure!(
+        seen.clear == 0 && seen.encrypted > 0,
+        "on the underlay: {seen:?}"
+    );
+    // What is left are the associations of the epochs in use, not those of all that there were.
+    wait::until("old associations go", wait::seconds(90), || {
+        let states = one.run("ip xfrm state | grep -c '^src' || true")?;
+        let lanes: u32 = one.run("nproc")?.parse()?;
+        let count: u32 = states.parse()?;
+        ensure!(
+            count <= 3 * 2 * lanes.min(8),
+            "{count} associations for {lanes} lanes"
+        );
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn reboots(lab: &mut Lab) -> Result<()> {
+    let (_, bob) = encrypted_pair(lab)?;
+    lab.pair()?.0.reaches("ann", &bob, 5)?;
+    let sniffer = Sniffer::start(&lab.underlay)?;
+    for places in [&[1][..], &[0, 1]] {
+        for place in places {
+            lab.reboot(*place)?;
+        }
+        let (one, two) = lab.pair()?;
+        for (host, name) in [(one, "ann"), (two, "bob")] {
+            host.run(&format!("docker start {name}"))?;
+        }
+        let (ann, bob) = (one.address_of("ann", "app")?, two.address_of("bob", "app")?);
+        one.reaches("ann", &bob, 10)?;
+        two.reaches("bob", &ann, 10)?;
+        ping_with_pattern(one, "ann", &bob, 5)?;
+    }
+    let seen = sniffer.stop()?;
+    ensure!(
+        seen.clear == 0 && seen.encrypted > 0,
+        "on the underlay: {seen:?}"
+    );
+    Ok(())
+}
+
+/// Somebody takes the associations away; packets stop, and new keys bring them back.
+fn fails_closed(lab: &mut Lab) -> Result<()> {
+    let (_, bob) = encrypted_pair(lab)?;
+    let (one, _) = lab.pair()?;
+    one.reaches("ann", &bob, 5)?;
+    let sniffer = Sniffer::start(&lab.underlay)?;
+    one.drover_down()?;
+    one.run("ip xfrm state flush")?;
+    let lost = one.beside(
+        "ann",
+        &format!("ping -c 5 -i 0.2 -W 1 -s 200 -p {PATTERN} {bob}"),
+    )?;
+    lost.failed().context("packets pass without associations")?;
+    one.run("ip xfrm policy flush")?;
+    let lost = one.beside(
+        "ann",
+        &format!("ping -c 5 -i 0.2 -W 1 -s 200 -p {PATTERN} {bob}"),
+    )?;
+    lost.failed().context("packets pass without policies")?;
+    let (one, _) = lab.pair_mut()?;
+    one.drover_up("")?;
+    one.reaches("ann", &bob, 15)?;
+    let seen = sniffer.stop()?;
+    ensure!(seen.clear == 0, "clear packets were seen: {seen:?}");
+    Ok(())
+}
+
+fn refused(lab: &mut Lab) -> Result<()> {
+    let (one, _) = lab.pair()?;
+    let said = one.refused(&format!("{CREATE_ENCRYPTED} app"))?;
+    for word in ["ESP", "encryption=off"] {
+        ensure!(said.contains(word), "no word of {word} in: {said}");
+    }
+    let said = one.refused(&format!("{CREATE_ENCRYPTED} -o encryption=sometimes app"))?;
+    ensure!(said.contains("sometimes"), "{said}");
+    ensure!(
+        !one.drover_networks()?.contains(&"app".to_owned()),
+        "a refused network is there"
+    );
+    Ok(())
+}
