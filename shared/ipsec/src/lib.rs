@@ -8,9 +8,11 @@
 //! Nothing here does anything, reads a clock or makes a random number.
 
 mod association;
+mod derive;
 mod material;
 mod spi;
 
 pub use association::{Association, Direction};
+pub use derive::{Flow, LowOrderKey, Party, PrivateKey, PublicKey, SharedSecret};
 pub use material::KeyMaterial;
 pub use spi::{Epoch, Lane, Spi, Tag};
