@@ -78,6 +78,15 @@ impl Host {
     /// # Errors
     /// Fails when it does not answer.
     pub fn start_engine(&mut self, flags: &str) -> Result<()> {
+        self.begin_engine(flags)?;
+        self.wait_for_engine()
+    }
+
+    /// Starts the engine and does not wait until it answers.
+    ///
+    /// # Errors
+    /// Fails when it cannot be started.
+    pub fn begin_engine(&mut self, flags: &str) -> Result<()> {
         let group = self.control_group();
         // Without a service manager nobody else removes what a killed engine left.
         self.run("rm -f /var/run/docker.pid /var/run/docker.sock")?;
@@ -86,8 +95,7 @@ impl Host {
                 "exec dockerd --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent={group} {flags}"
             ),
             LOG,
-        )?;
-        self.wait_for_engine()
+        )
     }
 
     /// Waits until the engine answers.
@@ -98,7 +106,11 @@ impl Host {
         wait::until(
             &format!("the engine of {}", self.name),
             wait::seconds(90),
-            || self.run("docker version --format '{{.Server.Version}}'"),
+            || {
+                self.run(
+                    "test -S /var/run/docker.sock && docker version --format '{{.Server.Version}}'",
+                )
+            },
         )?;
         Ok(())
     }

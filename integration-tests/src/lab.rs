@@ -44,8 +44,10 @@ impl Lab {
             run,
             next: 1,
         };
-        for _ in 0..hosts {
-            lab.add_host(Site::Near)?;
+        let places = (0..hosts).map(|_| lab.begin_host(Site::Near));
+        let places = places.collect::<Result<Vec<_>>>()?;
+        for place in places {
+            lab.finish_host(place)?;
         }
         Ok(lab)
     }
@@ -55,13 +57,26 @@ impl Lab {
     /// # Errors
     /// Fails when it does not come up.
     pub fn add_host(&mut self, site: Site) -> Result<usize> {
+        let place = self.begin_host(site)?;
+        self.finish_host(place)?;
+        Ok(place)
+    }
+
+    /// Switches a host on and starts its engine.
+    fn begin_host(&mut self, site: Site) -> Result<usize> {
         let number = self.next;
         self.next += 1;
         let host = Host::boot(&self.underlay, self.release, site, number, self.run.path())?;
         self.hosts.push(host);
         let place = self.hosts.len() - 1;
+        self.host(place)?.begin_engine("")?;
+        Ok(place)
+    }
+
+    /// Waits for a host's engine, and gives it the lab's image.
+    fn finish_host(&mut self, place: usize) -> Result<()> {
         let host = self.host(place)?;
-        host.start_engine("")?;
+        host.wait_for_engine()?;
         let archive = image()?;
         let mut import = host.command(&format!("docker import - {IMAGE}"), wait::seconds(120))?;
         let done = import.stdin(File::open(&archive)?).output()?;
@@ -70,7 +85,7 @@ impl Lab {
             "docker import: {}",
             String::from_utf8_lossy(&done.stderr)
         );
-        Ok(place)
+        Ok(())
     }
 
     /// The last host, switched off for good.

@@ -1,6 +1,7 @@
 //! Programs that the lab runs, and what came of them.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,7 @@ impl Output {
     }
 }
 
-/// Runs a prepared command to its end.
+/// Runs a prepared command to its end. With `DROVER_LAB_TRACE` each is told, with the time that it took.
 ///
 /// # Errors
 /// Fails when it cannot be started.
@@ -69,6 +70,10 @@ pub fn output(command: &mut Command, shown: &str) -> Result<Output> {
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("starting `{shown}`"))?;
+    if std::env::var_os("DROVER_LAB_TRACE").is_some() {
+        // Whoever asked for it has closed the stream, then.
+        let _told = writeln!(std::io::stderr(), "{:8.2?} {shown}", begun.elapsed());
+    }
     Ok(Output {
         command: shown.to_owned(),
         code: done.status.code(),

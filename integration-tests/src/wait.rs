@@ -33,7 +33,8 @@ pub fn until<T>(
             Err(error) if begun.elapsed() >= limit => {
                 return Err(error).with_context(|| format!("{what}: not within {limit:?}"));
             }
-            Err(_) => std::thread::sleep(PAUSE),
+            // Where everything is slow, looking is too, and takes from what is waited for.
+            Err(_) => std::thread::sleep(PAUSE * patience()),
         }
     }
 }
