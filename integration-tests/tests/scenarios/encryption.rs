@@ -62,7 +62,7 @@ fn encrypted_pair(lab: &Lab) -> Result<(String, String)> {
 /// The one path of a host to its one peer.
 fn path(host: &Host) -> Result<Value> {
     let peers = host.drover_json("peers")?;
-    let path = peers.pointer("/paths/0").cloned();
+    let path = peers.pointer("/peers/0").cloned();
     path.with_context(|| format!("no path in {peers}"))
 }
 

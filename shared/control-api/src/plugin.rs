@@ -136,7 +136,7 @@ pub struct PathTable {
     pub paths: Vec<PathEntry>,
 }
 
-/// The path to a peer.
+/// The path to a peer: how packets of clear networks get there, and how those of encrypted ones do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathEntry {
     /// The peer.
@@ -153,6 +153,49 @@ pub struct PathEntry {
     pub blocks: u32,
     /// Packets sent and received by the device, and dropped by it, since it was made.
     pub packets: PacketCounters,
+    /// How packets of encrypted networks get there; `None` when one of the two hosts cannot encrypt, and then
+    /// they do not.
+    #[serde(default)]
+    pub encryption: Option<EncryptedPath>,
+}
+
+/// How packets of encrypted networks get to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptedPath {
+    /// The device in the `drover` namespace.
+    pub device: String,
+    /// The cipher of every association.
+    pub cipher: String,
+    /// `udp PORT-PORT`, or `esp` where the peer takes no UDP.
+    pub transport: String,
+    /// The largest packet from a container, bytes.
+    pub mtu: Mtu,
+    /// How many associations flows are spread over, each way.
+    pub lanes: u8,
+    /// The associations that there are, of all epochs and both ways.
+    pub associations: u32,
+    /// The epoch that packets are sent with: this host's generation and the peer's, by their tags, as in
+    /// `12/7`; `None` while there is none, and then packets are dropped.
+    pub epoch: Option<String>,
+    /// How long ago that epoch began, seconds; `None` when an earlier process began it.
+    pub epoch_age: Option<u64>,
+    /// How long ago the peer last answered on this path, seconds.
+    pub last_answer: Option<u64>,
+    /// Packets sent and received by the device, and dropped by it, since it was made.
+    pub packets: PacketCounters,
+    /// Packets from the peer that were refused, by cause.
+    pub refused: RefusedPackets,
+    /// Why it is not as it should be, a sentence; `None` when all is well.
+    pub degraded: Option<String>,
+}
+
+/// Packets from a peer that its associations refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPackets {
+    /// Seen before, or too old to tell (RFC 4303, section 3.4.3).
+    pub replayed: u64,
+    /// Changed on the way, or made by somebody without the key.
+    pub forged: u64,
 }
 
 /// Counters of a device.

@@ -89,6 +89,7 @@ impl Owner {
                     dropped: counted.dropped,
                 },
                 device,
+                encryption: None,
             }
         });
         Ok(PathTable {
