@@ -7,7 +7,8 @@
 //! | `membership` | `open(&Settings) -> Membership` (before there is a context), `init`, `join`, `leave`, `remove_host`, `serve(Arc<Context>, shutdown)` |
 //! | `claims` | a function a method of IPAM (`claim_pool(&Context, ClaimPool)` and so on), `serve(Arc<Context>, shutdown)` |
 //! | `host` | this host's own record, its facts, its sign of life |
-//! | `fabric` | the stream of hosts and blocks |
+//! | `fabric` | the stream of hosts, blocks and keys |
+//! | `keys` | the hosts' keys for encrypted traffic |
 //! | `networks` | copies of networks on every host |
 //! | `server` | the control socket |
 //!
@@ -26,6 +27,7 @@ use drover_model::HostName;
 use drover_store::Store;
 use tokio::sync::watch;
 
+use crate::keys::Keys;
 use crate::mirror::{Snapshot, chain};
 
 /// Where the store is.
@@ -73,6 +75,8 @@ pub struct Context {
     pub ipam: Client,
     /// The socket of `drover-net`.
     pub network: Client,
+    /// The hosts' keys for encrypted traffic.
+    pub keys: Keys,
     /// Becomes `true` when this host finds that it was removed from its cluster: from then on it
     /// claims nothing and gives out nothing new.
     pub fenced: watch::Sender<bool>,

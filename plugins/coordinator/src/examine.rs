@@ -48,6 +48,7 @@ pub async fn examine(coordinator: &Coordinator) -> Examination {
             .flat_map(|network| look_at_network(network, &hosts)),
     );
     findings.extend(table.conflicts.into_iter().map(conflict));
+    findings.extend(context.keys.findings());
     findings.extend(addresses(coordinator).await);
     findings.extend(
         membership::certificate_expires_at(&context.settings).and_then(|end| {

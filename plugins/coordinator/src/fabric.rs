@@ -1,4 +1,4 @@
-//! The fabric stream: hosts and blocks, all of them first and then as they change.
+//! The fabric stream: hosts, blocks and keys, all of them first and then as they change.
 //!
 //! A stream remembers what it has sent, and after each change of the store it sends the difference: a
 //! slow watcher gets fewer changes, never a wrong end.
@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_control_api::fabric::FabricEvent;
+use drover_control_api::fabric::{FabricEvent, PeerKey};
 use drover_control_api::record::{BlockRecord, HostRecord};
 use drover_http::Response;
-use drover_model::Block;
+use drover_model::{Block, HostName};
 use drover_store::Entry;
 use tokio::sync::{mpsc, watch};
 
 use crate::context::Context;
+use crate::keys::View;
 use crate::mirror::Snapshot;
 
 /// How often an empty line is sent when there is nothing to say.
@@ -23,7 +24,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const QUEUE: usize = 16;
 /// How long a piece gets before it is sent.
 const PIECE: usize = 64 << 10;
-/// What the fabric consists of.
+/// What the fabric consists of, apart from keys, which are checked first.
 const PREFIXES: [&str; 2] = ["hosts/", "blocks/"];
 
 /// Begins a stream.
@@ -39,6 +40,7 @@ pub fn stream(context: &Arc<Context>) -> Response {
                 piece: Vec::new(),
             },
             sent: BTreeMap::new(),
+            sent_keys: BTreeMap::new(),
         };
         // Its only failure is that nobody listens any more.
         drop(watcher.follow(&context).await);
@@ -54,17 +56,21 @@ struct Watcher {
     pieces: Pieces,
     /// The revision of each key as it was sent.
     sent: BTreeMap<String, u64>,
+    /// The keys as they were sent.
+    sent_keys: BTreeMap<HostName, PeerKey>,
 }
 
 impl Watcher {
     async fn follow(mut self, context: &Context) -> Result<(), Gone> {
         let mut cluster = context.cluster.clone();
         let mut fenced = context.fenced.subscribe();
+        let mut keys = context.keys.view();
         let mut begun = false;
         loop {
             let is_fenced = *fenced.borrow_and_update();
             let snapshot = cluster.borrow_and_update().clone();
-            if snapshot.is_complete() {
+            let view = keys.borrow_and_update().clone();
+            if snapshot.is_complete() && view.is_complete {
                 if !begun {
                     let this_host = context.host().clone();
                     self.pieces
@@ -75,15 +81,16 @@ impl Watcher {
                         })
                         .await?;
                     self.sent.clear();
+                    self.sent_keys.clear();
                 }
-                self.difference(&snapshot).await?;
+                self.tell(&snapshot, &view).await?;
                 if !begun {
                     self.pieces.event(&FabricEvent::Synced).await?;
                     begun = true;
                 }
                 self.pieces.flush().await?;
             }
-            begun &= !self.wait(&mut cluster, &mut fenced).await?;
+            begun &= !self.wait(&mut cluster, &mut fenced, &mut keys).await?;
         }
     }
 
@@ -92,11 +99,13 @@ impl Watcher {
         &mut self,
         cluster: &mut watch::Receiver<Snapshot>,
         fenced: &mut watch::Receiver<bool>,
+        keys: &mut watch::Receiver<Arc<View>>,
     ) -> Result<bool, Gone> {
         loop {
             // Each arm is cancel-safe.
             tokio::select! {
                 changed = cluster.changed() => return changed.map(|()| false).map_err(|_closed| Gone),
+                changed = keys.changed() => return changed.map(|()| false).map_err(|_closed| Gone),
                 changed = fenced.changed() => return changed.map(|()| true).map_err(|_closed| Gone),
                 () = self.pieces.sender.closed() => return Err(Gone),
                 () = tokio::time::sleep(SIGN_OF_LIFE) => {
@@ -105,6 +114,37 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Says what has changed: a key comes after its host, and goes before it.
+    async fn tell(&mut self, snapshot: &Snapshot, view: &View) -> Result<(), Gone> {
+        self.lost_keys(snapshot, view).await?;
+        self.difference(snapshot).await?;
+        self.new_keys(snapshot, view).await
+    }
+
+    /// The keys that count no more; a host is there for as long as its key.
+    async fn lost_keys(&mut self, snapshot: &Snapshot, view: &View) -> Result<(), Gone> {
+        let sent = std::mem::take(&mut self.sent_keys);
+        for (host, key) in sent {
+            if view.keys.contains_key(&host) && is_there(snapshot, &host) {
+                self.sent_keys.insert(host, key);
+            } else {
+                self.pieces.event(&FabricEvent::KeyGone { host }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys that are new or another. The view may be ahead of the snapshot.
+    async fn new_keys(&mut self, snapshot: &Snapshot, view: &View) -> Result<(), Gone> {
+        for (host, key) in &view.keys {
+            if is_there(snapshot, host) && self.sent_keys.get(host) != Some(key) {
+                self.sent_keys.insert(host.clone(), key.clone());
+                self.pieces.event(&FabricEvent::Key(key.clone())).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn difference(&mut self, snapshot: &Snapshot) -> Result<(), Gone> {
@@ -133,6 +173,10 @@ impl Watcher {
         }
         Ok(())
     }
+}
+
+fn is_there(snapshot: &Snapshot, host: &HostName) -> bool {
+    snapshot.entry(&crate::host::key(host)).is_some()
 }
 
 fn presence(entry: &Entry) -> Option<FabricEvent> {
@@ -202,17 +246,83 @@ mod tests {
         assert_eq!(block, Some(FabricEvent::BlockGone { block: expected }));
     }
 
-    #[tokio::test]
-    async fn only_the_difference_is_sent() {
-        let (sender, mut receiver) = mpsc::channel(QUEUE);
+    fn watcher() -> (Watcher, mpsc::Receiver<bytes::Bytes>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
         let pieces = Pieces {
             sender,
             piece: Vec::new(),
         };
-        let mut watcher = Watcher {
+        let watcher = Watcher {
             pieces,
             sent: BTreeMap::new(),
+            sent_keys: BTreeMap::new(),
         };
+        (watcher, receiver)
+    }
+
+    #[tokio::test]
+    async fn a_key_comes_after_its_host_and_goes_before_it() {
+        let (mut watcher, _receiver) = watcher();
+        let snapshot = |names: &[&str]| {
+            let host = |name: &&str| {
+                Entry {
+                key: format!("hosts/{name}"),
+                value: format!(
+                    r#"{{"version":1,"name":"{name}","member":"m","index":1,"advertise":"192.0.2.1",
+                        "link":null,"underlay_mtu":1500,"prefixes":[],"software":"","joined_at":0}}"#
+                )
+                .into_bytes(),
+                revision: 1,
+            }
+            };
+            Snapshot::of(names.iter().map(host).collect())
+        };
+        let view = |keys: &[(&str, u64)]| {
+            let key = |(host, generation): &(&str, u64)| PeerKey {
+                host: host.parse().unwrap(),
+                member: "m".to_owned(),
+                generation: *generation,
+                public: [7; 32],
+                lanes: 1,
+                udp_port: None,
+                created_at: 0,
+            };
+            let keys = keys.iter().map(|pair| (pair.0.parse().unwrap(), key(pair)));
+            View {
+                is_complete: true,
+                keys: keys.collect(),
+                ..View::default()
+            }
+        };
+        type Step<'a> = (&'a [&'a str], &'a [(&'a str, u64)], &'a [&'a str]);
+        let steps: [Step<'_>; 6] = [
+            // The key of `b` is known before the snapshot has the host.
+            (&["a"], &[("a", 1), ("b", 1)], &["host a", "key a 1"]),
+            (&["a", "b"], &[("a", 1), ("b", 1)], &["host b", "key b 1"]),
+            (&["a", "b"], &[("a", 2), ("b", 1)], &["key a 2"]),
+            (&["a", "b"], &[("b", 1)], &["key_gone a"]),
+            (&["a"], &[("b", 1)], &["key_gone b", "host_gone b"]),
+            (&["a"], &[], &[]),
+        ];
+        for (hosts, keys, expected) in steps {
+            watcher.tell(&snapshot(hosts), &view(keys)).await.unwrap();
+            let piece = String::from_utf8(std::mem::take(&mut watcher.pieces.piece)).unwrap();
+            let said = piece
+                .lines()
+                .map(|line| match serde_json::from_str(line).unwrap() {
+                    FabricEvent::Host(host) => format!("host {}", host.name),
+                    FabricEvent::HostGone { name } => format!("host_gone {name}"),
+                    FabricEvent::Key(key) => format!("key {} {}", key.host, key.generation),
+                    FabricEvent::KeyGone { host } => format!("key_gone {host}"),
+                    other => panic!("{other:?}"),
+                });
+            assert_eq!(said.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_difference_is_sent() {
+        let (mut watcher, mut receiver) = watcher();
         let block = |name: &str, revision| {
             Entry {
             key: format!("blocks/10.42.0.0_16/{}", name.replace('/', "_")),

@@ -17,6 +17,7 @@ pub mod context;
 pub mod examine;
 pub mod fabric;
 pub mod host;
+pub mod keys;
 pub mod membership;
 pub mod mirror;
 pub mod networks;
@@ -35,6 +36,7 @@ use tokio::task::JoinHandle;
 
 use clocks::Clocks;
 use context::Context;
+use keys::Keys;
 use mirror::Snapshot;
 use networks::Networks;
 use server::Control;
@@ -69,6 +71,7 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
         engine,
         ipam: Client::unix(settings.plugin_socket("drover-ipam")),
         network: Client::unix(settings.plugin_socket("drover-net")),
+        keys: Keys::open(&database)?,
         fenced: watch::Sender::new(false),
         restart: watch::Sender::new(false),
         membership,
@@ -122,6 +125,7 @@ fn start(
             "membership",
             membership::serve(context.clone(), stop.clone()),
         ),
+        task::spawn("keys", keys::serve(context.clone(), stop.clone())),
         task::spawn("claims", claims::serve(context.clone(), stop.clone())),
         task::spawn("confirm", confirm::serve(coordinator.clone(), stop.clone())),
         task::spawn(

@@ -45,6 +45,7 @@ use drover_control_api::coordinator::{Init, Invitation, Join, Joined, RemoveHost
 use drover_control_api::record::{ClusterRecord, HostRecord, UnixSeconds};
 use drover_control_api::{Empty, Failure, FailureKind};
 use drover_daemon::{Settings, task};
+use drover_pki::{HostKey, Trust};
 use drover_store::{Store, Transaction};
 use tokio::sync::watch;
 
@@ -174,6 +175,25 @@ pub fn certificate_expires_at(settings: &Settings) -> Option<UnixSeconds> {
     Some(certificate.expires_at())
 }
 
+/// What this host signs with, and whom it believes.
+#[derive(Debug)]
+pub struct Signer {
+    /// The key of the certificate.
+    pub key: HostKey,
+    /// This host's certificate, PEM.
+    pub certificate: String,
+    /// Believes the hosts of this cluster.
+    pub trust: Trust,
+}
+
+/// What this host signs with, as it is now; `None` on one host alone.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn signer(settings: &Settings) -> Result<Option<Signer>, Failure> {
+    Home::new(settings).signer()
+}
+
 /// Makes this host the first of a cluster, or, where it is, issues another token. When the process is to
 /// be started anew for it, `context.restart` is set.
 ///
@@ -291,7 +311,7 @@ pub async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
     let work = async {
         tokio::join!(
             server::serve(&home, &file, context.store(), stop),
-            renewal::serve(&home, &file, context.store()),
+            renewal::serve(&home, &file, context.store(), &context.keys),
             fence::watch(
                 context.cluster.clone(),
                 &context.fenced,

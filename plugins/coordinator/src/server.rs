@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use drover_control_api::coordinator::{
     ClaimAddress, ClaimBlock, ClaimPool, EngineStarted, Examine, Init, Join, Joined, Leave,
-    Networks, Pools, ReleaseAddress, ReleaseBlock, ReleasePool, RemoveHost, ReportAttachments,
-    ReserveAddress, Status,
+    Networks, NextGeneration, Pools, PublishKey, ReleaseAddress, ReleaseBlock, ReleasePool,
+    RemoveHost, ReportAttachments, ReserveAddress, Status,
 };
 use drover_control_api::plugin::WhoAreYou;
 use drover_control_api::{Empty, Failure, FailureKind, Method, fabric};
@@ -15,7 +15,7 @@ use drover_http::{Request, Response, Service, control};
 use crate::context::Context;
 use crate::mirror::chain;
 use crate::networks::record::NETWORK_DRIVER;
-use crate::{Coordinator, claims, examine, membership, status};
+use crate::{Coordinator, claims, examine, keys, membership, status};
 
 /// Answers on the control socket.
 pub struct Control(pub Arc<Coordinator>);
@@ -45,6 +45,7 @@ impl Control {
             Init::PATH | Join::PATH | Leave::PATH | RemoveHost::PATH => {
                 self.membership(path, body).await
             }
+            PublishKey::PATH | NextGeneration::PATH => self.keys(path, body).await,
             _ => self.questions(path, body).await,
         }
     }
@@ -60,6 +61,18 @@ impl Control {
             ReleaseBlock::PATH => answer(body, |ask| claims::release_block(context, ask)).await,
             ClaimAddress::PATH => answer(body, |ask| claims::claim_address(context, ask)).await,
             ReleaseAddress::PATH => answer(body, |ask| claims::release_address(context, ask)).await,
+            other => Response::not_found(other),
+        }
+    }
+
+    /// What `drover-net` asks for.
+    async fn keys(&self, path: &str, body: &[u8]) -> Response {
+        let context = &*self.0.context;
+        match path {
+            PublishKey::PATH => answer(body, |ask| keys::publish(context, ask)).await,
+            NextGeneration::PATH => {
+                answer(body, |_: NextGeneration| keys::next_generation(context)).await
+            }
             other => Response::not_found(other),
         }
     }

@@ -112,6 +112,7 @@ impl Admission {
                 .if_unchanged(&key, revision)
                 .if_absent(&host)
                 .put(member_key(&request.member), request.host.as_str())
+                .delete(format!("keys/{}", request.host))
                 .put_record(&key, &used)?
                 .put_record(&host, &record)
         };
@@ -194,6 +195,7 @@ impl Admission {
         let undo = Transaction::new()
             .if_unchanged(&host, revision)
             .delete(member_key(&request.member))
+            .delete(format!("keys/{name}"))
             .delete(&host);
         let key = format!("tokens/{}", Token::hash_of_secret(&request.secret));
         let token = self.store.get_record::<TokenRecord>(&key).await;

@@ -20,11 +20,12 @@ use drover_control_api::Failure;
 use drover_control_api::record::UnixSeconds;
 use drover_daemon::{ClusterSettings, Settings};
 use drover_model::HostName;
-use drover_pki::{Authority, Certificate, file};
+use drover_pki::{Authority, Certificate, HostKey, Trust, file};
 use drover_store::EtcdConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::Signer;
 use super::etcd::EtcdPlan;
 use super::failure::{internal, invalid};
 
@@ -249,6 +250,22 @@ impl Home {
         let read = |path: &Path| file::read(path).map_err(|error| internal(&error));
         let (both, authority) = (read(&self.identity_path())?, read(&self.authority_path())?);
         Ok(Identity { both, authority })
+    }
+
+    /// What this host signs with; `None` when it is alone.
+    pub(super) fn signer(&self) -> Result<Option<Signer>, Failure> {
+        if !self.identity_path().exists() {
+            return Ok(None);
+        }
+        let Identity { both, authority } = self.read_identity()?;
+        let certificate = Certificate::from_pem(&both).map_err(|error| internal(&error))?;
+        let key = HostKey::from_pem(&both).map_err(|error| internal(&error))?;
+        let trust = Trust::new(&authority).map_err(|error| internal(&error))?;
+        Ok(Some(Signer {
+            key,
+            certificate: certificate.pem().to_owned(),
+            trust,
+        }))
     }
 
     /// The cluster's authority, on the first host.

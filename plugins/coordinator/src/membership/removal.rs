@@ -51,7 +51,7 @@ impl Removal<'_> {
         let blocks = self.release_blocks(name).await?;
         let networks = self.networks(name).await?;
         let held = self
-            .delete_below(&["copies/", "attachments/"], name)
+            .delete_below(&["copies/", "attachments/", "keys/"], name)
             .await?;
         if !found && blocks.is_empty() && held == 0 {
             return Err(Failure::new(
@@ -74,7 +74,8 @@ impl Removal<'_> {
                 .if_unchanged(&key, revision)
                 .delete(&key)
                 .delete(member_key(&record.member))
-                .delete(format!("alive/{name}"));
+                .delete(format!("alive/{name}"))
+                .delete(format!("keys/{name}"));
             let fenced = self
                 .store
                 .commit(fence)
@@ -172,7 +173,7 @@ impl Removal<'_> {
         Ok(count)
     }
 
-    /// The keys `PREFIX<id>/<name>`.
+    /// The keys below the prefix that end with `/<name>`.
     async fn below(&self, prefix: &str, name: &HostName) -> Result<Vec<String>, Failure> {
         let listing = self
             .store
@@ -269,7 +270,10 @@ async fn carry_back(store: &Store, home: &Home, cluster: &ClusterFile) -> Result
     let entries: Vec<_> = frozen
         .entries
         .into_iter()
-        .filter(|entry| !entry.key.starts_with("tokens/") && !entry.key.starts_with("members/"))
+        .filter(|entry| {
+            let ends = ["tokens/", "members/", "keys/"];
+            !ends.iter().any(|prefix| entry.key.starts_with(prefix))
+        })
         .collect();
     let partial = home.embedded().with_extension("redb.partial");
     drover_pki::file::remove(&partial).map_err(|error| internal(&error))?;

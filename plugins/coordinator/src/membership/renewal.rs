@@ -14,17 +14,20 @@ use super::home::{ClusterFile, Home, Role};
 use super::protocol::{RENEW, RenewAnswer, RenewRequest};
 use super::server::admission;
 use crate::context::now;
+use crate::keys::Keys;
 
 /// The clock is looked at this often: it may be set, and a machine may sleep.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Renews the certificate whenever it is time, for as long as the future is polled.
-pub(super) async fn serve(home: &Home, cluster: &ClusterFile, store: &Store) {
+pub(super) async fn serve(home: &Home, cluster: &ClusterFile, store: &Store, keys: &Keys) {
     let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(3600));
     loop {
         let wait = match renew_if_due(home, cluster, store, now()).await {
             Ok(wait) => {
                 backoff.reset();
+                // Its key for encrypted traffic carries the certificate.
+                keys.certificate_renewed();
                 wait.min(LOOK)
             }
             Err(failure) => {

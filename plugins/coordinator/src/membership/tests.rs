@@ -2,5 +2,6 @@
 
 mod cluster;
 mod joining;
+mod keys;
 mod leaving;
 mod restarts;

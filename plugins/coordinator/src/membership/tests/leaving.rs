@@ -51,6 +51,9 @@ async fn fill(store: &Store) {
     put_block(store, &block(3, Some("second-b"), None)).await;
     put_block(store, &block(4, None, Some("second"))).await;
     put(store, "alive/second", "{}").await;
+    for key in ["keys/first", "keys/second", "keys/second-b"] {
+        put(store, key, "{}").await;
+    }
     for key in [
         "copies/a/second",
         "copies/a/first",
@@ -117,12 +120,19 @@ async fn a_removed_host_is_fenced_and_gives_back_what_it_held() {
     for gone in [
         "hosts/second",
         "alive/second",
+        "keys/second",
         "copies/a/second",
         "copies/b/second",
     ] {
         assert_eq!(text(&store, gone).await, None, "{gone}");
     }
-    for kept in ["copies/a/first", "copies/a/second-b", "attachments/a/first"] {
+    for kept in [
+        "copies/a/first",
+        "copies/a/second-b",
+        "attachments/a/first",
+        "keys/first",
+        "keys/second-b",
+    ] {
         assert!(text(&store, kept).await.is_some(), "{kept}");
     }
     let again = removal_from(&store).remove(&second).await.unwrap_err();
@@ -231,6 +241,7 @@ async fn the_last_host_takes_everything_along() {
         .await
         .unwrap();
     put(store, "pools/kept", "x").await;
+    put(store, "keys/first", "of the cluster").await;
     running.host.leave(store, false).await.unwrap();
     assert_eq!(running.host.etcd(), None, "etcd has ended");
     assert!(!running.host.state_file("etcd") && !running.host.state_file("pki"));
@@ -245,6 +256,7 @@ async fn the_last_host_takes_everything_along() {
     );
     assert_eq!(text(&alone.store, "pools/kept").await.as_deref(), Some("x"));
     assert!(text(&alone.store, "hosts/first").await.is_some());
+    assert_eq!(text(&alone.store, "keys/first").await, None);
     assert!(
         alone
             .store
