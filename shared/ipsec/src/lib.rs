@@ -9,10 +9,15 @@
 
 mod association;
 mod derive;
+mod exchange;
 mod material;
 mod spi;
 
 pub use association::{Association, Direction};
 pub use derive::{Flow, LowOrderKey, Party, PrivateKey, PublicKey, SharedSecret};
+pub use exchange::{
+    Adopted, AssociationId, Counted, Due, Exchange, Identity, Moment, PeerAssociations, PeerKey,
+    Refusal, RefusedKey, Schedule, StaleGeneration,
+};
 pub use material::KeyMaterial;
 pub use spi::{Epoch, Lane, Spi, Tag};
