@@ -202,3 +202,77 @@ fn changes<K: Ord, V: PartialEq + Serialize + DeserializeOwned>(
     }
     Ok(batch)
 }
+
+#[cfg(test)]
+mod tests {
+    use drover_control_api::fabric::PeerKey;
+
+    use super::*;
+
+    fn told(lines: &[&str]) -> Cluster {
+        let mut cluster = Cluster {
+            this_host: Some(ThisHost {
+                name: "a".parse().unwrap(),
+                fenced: false,
+                cluster: "00112233445566778899aabbccddeeff".to_owned(),
+            }),
+            ..Cluster::default()
+        };
+        for line in lines {
+            cluster.take(serde_json::from_str(line).unwrap());
+        }
+        cluster
+    }
+
+    fn key(host: &str, generation: u64) -> String {
+        let key = PeerKey {
+            host: host.parse().unwrap(),
+            member: "m".to_owned(),
+            generation,
+            public: [7; 32],
+            lanes: 2,
+            udp_port: Some(4788),
+            created_at: 1,
+        };
+        serde_json::to_string(&FabricEvent::Key(key)).unwrap()
+    }
+
+    #[test]
+    fn what_was_told_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("network.redb");
+        let gone = r#"{"event":"key_gone","host":"b"}"#;
+        let steps = [
+            told(&[&key("a", 1), &key("b", 1)]),
+            told(&[&key("a", 1), &key("b", 1), &key("a", 2)]),
+            told(&[&key("a", 2), &key("b", 1), gone]),
+            Cluster {
+                this_host: told(&[]).this_host,
+                ..Cluster::default()
+            },
+        ];
+        assert_eq!(
+            steps[1]
+                .keys
+                .values()
+                .map(|key| key.generation)
+                .sum::<u64>(),
+            3
+        );
+        assert_eq!(steps[2].keys.len(), 1);
+        for step in steps {
+            let database = Database::open(&path).unwrap();
+            Fabric::open(&database).unwrap().publish(step.clone());
+            drop(database);
+            let again = Fabric::open(&Database::open(&path).unwrap()).unwrap();
+            assert_eq!(**again.view().borrow(), step);
+        }
+    }
+
+    #[test]
+    fn a_host_that_was_recorded_without_a_cluster_is_read() {
+        let old = r#"{"name":"a","fenced":true}"#;
+        let read: ThisHost = serde_json::from_str(old).unwrap();
+        assert_eq!((read.fenced, read.cluster.as_str()), (true, ""));
+    }
+}

@@ -35,7 +35,7 @@ pub(crate) const CHECKS: [(&str, Check); 13] = [
     ("leases", traffic::leases),
     // The coordinator sees the whole cluster, and judges what is cluster state.
     (
-        "hosts, clocks, store, pools, conflicts",
+        "hosts, clocks, store, pools, keys, conflicts",
         cluster::examination,
     ),
 ];
