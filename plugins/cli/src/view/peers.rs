@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use drover_control_api::coordinator::{HostStatus, StatusAnswer};
-use drover_control_api::plugin::{PacketCounters, PathEntry, PathTable, Paths};
+use drover_control_api::plugin::{EncryptedPath, PacketCounters, PathEntry, PathTable, Paths};
 use drover_daemon::Settings;
 use drover_model::{Encapsulation, HostName};
 use serde::Serialize;
@@ -39,6 +39,8 @@ pub(crate) struct PeerView {
     blocks: Option<u32>,
     /// `sent`, `received`, `dropped`, since the path was made.
     packets: Option<PacketCounters>,
+    /// The path of encrypted networks; `null` when they have none.
+    encryption: Option<EncryptedPath>,
 }
 
 /// Asks `drover-net` for the paths and the coordinator for the hosts.
@@ -81,6 +83,7 @@ fn peer(host: &HostStatus, path: Option<&PathEntry>) -> PeerView {
         mtu: path.map(|path| path.mtu.get()),
         blocks: path.map(|path| path.blocks),
         packets: path.map(|path| path.packets),
+        encryption: path.and_then(|path| path.encryption.clone()),
     }
 }
 
@@ -95,6 +98,7 @@ fn gone(path: &PathEntry) -> PeerView {
         mtu: Some(path.mtu.get()),
         blocks: Some(path.blocks),
         packets: Some(path.packets),
+        encryption: path.encryption.clone(),
     }
 }
 
@@ -104,6 +108,21 @@ impl View for PeersView {
             return "no other hosts: `drover init` here and `drover join` there make a cluster"
                 .to_owned();
         }
+        let mut parts = vec![self.clear()];
+        let encrypted = self.encrypted();
+        if !encrypted.is_empty() {
+            parts.push(String::new());
+            parts.push("encrypted networks:".to_owned());
+            parts.push(encrypted);
+        }
+        parts.extend(self.complaints());
+        parts.join("\n")
+    }
+}
+
+impl PeersView {
+    /// The hosts, and how packets of clear networks get there.
+    fn clear(&self) -> String {
         let rows = self.peers.iter().map(|peer| {
             let alive = peer.alive.map(|alive| if alive { "yes" } else { "no" });
             let packets = peer.packets;
@@ -125,6 +144,60 @@ impl View for PeersView {
             "DROPPED",
         ];
         table(&headers, &[5, 6, 7, 8, 9], rows.collect())
+    }
+
+    /// The paths of encrypted networks.
+    fn encrypted(&self) -> String {
+        let paths = self.peers.iter();
+        let paths = paths.filter_map(|peer| Some((&peer.host, peer.encryption.as_ref()?)));
+        let seconds = |count: Option<u64>| count.map(|count| format!("{count}s"));
+        let rows: Vec<_> = paths
+            .map(|(host, path)| {
+                vec![
+                    host.to_string(),
+                    path.transport.clone(),
+                    or_dash(path.epoch.as_ref()),
+                    or_dash(seconds(path.epoch_age)),
+                    path.lanes.to_string(),
+                    path.associations.to_string(),
+                    path.mtu.to_string(),
+                    path.packets.sent.to_string(),
+                    path.packets.received.to_string(),
+                    path.packets.dropped.to_string(),
+                    path.refused.replayed.to_string(),
+                    path.refused.forged.to_string(),
+                    or_dash(seconds(path.last_answer)),
+                ]
+            })
+            .collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        let headers = [
+            "HOST",
+            "TRANSPORT",
+            "EPOCH",
+            "AGE",
+            "LANES",
+            "ASSOCIATIONS",
+            "MTU",
+            "SENT",
+            "RECEIVED",
+            "DROPPED",
+            "REPLAYED",
+            "FORGED",
+            "ANSWERED",
+        ];
+        table(&headers, &[3, 4, 5, 6, 7, 8, 9, 10, 11, 12], rows)
+    }
+
+    /// What is wrong with them.
+    fn complaints(&self) -> Vec<String> {
+        let reasons = self.peers.iter().filter_map(|peer| {
+            let reason = peer.encryption.as_ref()?.degraded.as_ref()?;
+            Some(format!("{}: {reason}", peer.host))
+        });
+        reasons.collect()
     }
 }
 
