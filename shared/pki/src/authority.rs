@@ -37,6 +37,8 @@ impl std::fmt::Debug for Authority {
 pub struct Subject {
     /// The host's name: the common name, and the first DNS name.
     pub name: String,
+    /// The host's member id, as the organizational unit: another host may have its name later.
+    pub member: String,
     /// Further DNS names.
     pub aliases: Vec<String>,
     /// The host's addresses.
@@ -107,6 +109,9 @@ impl Authority {
         let request = CertificateSigningRequestParams::from_pem(request).map_err(Error::Request)?;
         let mut params = params(now, lifetime)?;
         params.distinguished_name = common_name(&subject.name);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationalUnitName, subject.member.as_str());
         for name in std::iter::once(&subject.name).chain(&subject.aliases) {
             params
                 .subject_alt_names

@@ -50,6 +50,7 @@ pub struct Certificate {
     der: CertificateDer<'static>,
     pem: String,
     name: String,
+    member: Option<String>,
     addresses: Vec<IpAddr>,
     public_key: Vec<u8>,
     not_before: u64,
@@ -93,6 +94,8 @@ impl Certificate {
             .as_str()
             .ok()?
             .to_owned();
+        let member = parsed.subject().iter_organizational_unit().next();
+        let member = member.and_then(|member| Some(member.as_str().ok()?.to_owned()));
         let names = parsed.subject_alternative_name().ok()?;
         let names = names
             .iter()
@@ -105,6 +108,7 @@ impl Certificate {
             der,
             pem,
             name,
+            member,
             addresses,
             public_key,
             not_before,
@@ -128,6 +132,12 @@ impl Certificate {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The host's member id; `None` in the certificates of earlier versions.
+    #[must_use]
+    pub fn member(&self) -> Option<&str> {
+        self.member.as_deref()
     }
 
     /// The host's addresses.

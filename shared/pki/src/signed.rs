@@ -36,6 +36,8 @@ pub struct Signed<'a> {
     pub certificate: &'a str,
     /// The name of the host.
     pub name: &'a str,
+    /// The host's present member id.
+    pub member: &'a str,
     /// What was signed.
     pub message: &'a [u8],
     /// ECDSA with P-256 and SHA-256, in DER form.
@@ -54,6 +56,9 @@ pub enum Distrust {
     /// The certificate is of another host.
     #[error("its certificate is of host `{0}`")]
     Name(String),
+    /// The certificate is of another member of that name, or does not say of which.
+    #[error("its certificate is of an earlier membership of that host")]
+    Member,
     /// The signature is not of the certificate's key, or of another message.
     #[error("it was changed, or is not signed with the key of its certificate")]
     Signature,
@@ -106,6 +111,9 @@ impl Trust {
         self.is_issued(&certificate, within)?;
         if certificate.name() != signed.name {
             return Err(Distrust::Name(certificate.name().to_owned()));
+        }
+        if certificate.member() != Some(signed.member) {
+            return Err(Distrust::Member);
         }
         self.algorithm()
             .ok_or(Distrust::Signature)?

@@ -29,6 +29,7 @@ impl Host {
 fn subject(name: &str) -> Subject {
     Subject {
         name: name.to_owned(),
+        member: "m".to_owned(),
         aliases: Vec::new(),
         addresses: vec!["192.0.2.1".parse().unwrap()],
     }
@@ -54,6 +55,7 @@ fn signed<'a>(certificate: &'a str, name: &'a str, signature: &'a [u8]) -> Signe
     Signed {
         certificate,
         name,
+        member: "m",
         message: MESSAGE,
         signature,
     }
@@ -128,6 +130,12 @@ fn nobody_signs_for_another() {
     for wrong in ["", "-----BEGIN CERTIFICATE-----", &*web.key.pem()] {
         assert_eq!(verify(wrong, &web.sign()), Err(Distrust::Unreadable));
     }
+    let signature = web.sign();
+    let namesake = Signed {
+        member: "another",
+        ..signed(&web.certificate, "web", &signature)
+    };
+    assert_eq!(trust.verify(&namesake, NOW), Err(Distrust::Member));
     // The authority itself is no host.
     let authority = ours.certificate().pem();
     verify(authority, &web.sign()).unwrap_err();
@@ -169,6 +177,9 @@ fn another_kind_of_key_is_refused_and_no_harm() {
         params
             .distinguished_name
             .push(rcgen::DnType::CommonName, "web");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationalUnitName, "m");
         let certificate = params.signed_by(&key, &issuer).unwrap().pem();
         let signature = key.sign(MESSAGE).unwrap();
         let refused = trust(&authority).verify(&signed(&certificate, "web", &signature), NOW);
@@ -219,7 +230,7 @@ proptest! {
         let at = place.index(target.len());
         target[at] ^= 1 << bit;
         let pem = pem(&der);
-        let signed = Signed { certificate: &pem, name: "web", message: &bytes, signature: &signature };
+        let signed = Signed { certificate: &pem, name: "web", member: "m", message: &bytes, signature: &signature };
         let refused = trust(authority).verify(&signed, NOW);
         prop_assert_ne!(refused, Ok(NOW - DAY..=NOW + MONTH.as_secs()));
     }

@@ -39,6 +39,7 @@ impl Host {
 fn subject(name: &str, aliases: &[&str]) -> Subject {
     Subject {
         name: name.to_owned(),
+        member: format!("{name}-member"),
         aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
     }
@@ -159,6 +160,7 @@ fn a_certificate_says_what_the_authority_decided() {
     let host = host_made_at(&authority, "web-1", &[], made);
     let certificate = Certificate::from_pem(host.certificate.pem()).unwrap();
     assert_eq!(certificate.name(), "web-1");
+    assert_eq!(certificate.member(), Some("web-1-member"));
     assert_eq!(certificate.addresses(), subject("", &[]).addresses);
     assert_eq!(certificate.expires_at(), made + MONTH.as_secs());
     assert_eq!(certificate.renew_at(), made + 20 * DAY);

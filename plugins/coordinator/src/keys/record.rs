@@ -54,7 +54,7 @@ impl Fault {
                 format!("nobody uses it; delete `/drover/keys/{host}` from etcd if it stays")
             }
             Self::Version(_) => "bring every host to the same version of Drover".to_owned(),
-            Self::Member => {
+            Self::Member | Self::Distrusted(Distrust::Member) => {
                 format!("start Drover on `{host}`: it publishes a key of its present membership")
             }
             Self::Distrusted(Distrust::NotYetValid { .. }) => {
@@ -161,6 +161,7 @@ pub(super) fn check(trust: &Trust, cluster: &str, record: KeyRecord, now: u64) -
         &Signed {
             certificate: &certificate,
             name: key.host.as_str(),
+            member: &key.member,
             message: &message(cluster, &key),
             signature: &signature,
         },

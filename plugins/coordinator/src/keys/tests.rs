@@ -29,10 +29,15 @@ fn trust(authority: &Authority) -> Trust {
 }
 
 fn signer(authority: &Authority, name: &str) -> Signer {
+    signer_of(authority, name, &format!("{name}-member"))
+}
+
+fn signer_of(authority: &Authority, name: &str, member: &str) -> Signer {
     let key = HostKey::generate().unwrap();
     let request = key.request(name).unwrap();
     let subject = Subject {
         name: name.to_owned(),
+        member: member.to_owned(),
         aliases: Vec::new(),
         addresses: Vec::new(),
     };
@@ -151,7 +156,11 @@ async fn a_key_is_believed_while_its_host_its_record_and_its_certificate_are_the
     };
     let other = [
         other[0].clone(),
-        at("web", &sign(&web, CLUSTER, &joined).unwrap(), 4),
+        at(
+            "web",
+            &sign(&signer_of(&authority, "web", "another"), CLUSTER, &joined).unwrap(),
+            4,
+        ),
     ];
     assert_eq!(
         generation(&read(&mut book, &other, NOW).await, "web"),
@@ -172,6 +181,8 @@ async fn a_member_cannot_publish_for_another() {
     let (ours, theirs) = (authority(), authority());
     let [web, evil] = ["web", "evil"].map(|name| signer(&ours, name));
     let foreign = signer(&theirs, "web");
+    // Removed, and now another host has the name; the certificate is still good.
+    let earlier = signer_of(&ours, "web", "earlier");
     let good = sign(&web, CLUSTER, &key("web", 5)).unwrap();
     let other_cluster = sign(&web, "ffffffffffffffffffffffffffffffff", &key("web", 6)).unwrap();
     let forged = sign(&evil, CLUSTER, &key("web", 6)).unwrap();
@@ -187,6 +198,10 @@ async fn a_member_cannot_publish_for_another() {
         (
             sign(&foreign, CLUSTER, &key("web", 6)).unwrap(),
             Fault::Distrusted(Distrust::Issuer),
+        ),
+        (
+            sign(&earlier, CLUSTER, &key("web", 6)).unwrap(),
+            Fault::Distrusted(Distrust::Member),
         ),
         (own, Fault::Misplaced("evil".parse().unwrap())),
         (

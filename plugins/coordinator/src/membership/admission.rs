@@ -155,10 +155,11 @@ impl Admission {
         now: UnixSeconds,
     ) -> Result<Certificate, Failure> {
         let subject = if record.name == self.cluster.host {
-            first_subject(record.name.as_str(), self.cluster.advertise)
+            first_subject(record.name.as_str(), &record.member, self.cluster.advertise)
         } else {
             Subject {
                 name: record.name.to_string(),
+                member: record.member.clone(),
                 aliases: Vec::new(),
                 addresses: vec![record.advertise],
             }

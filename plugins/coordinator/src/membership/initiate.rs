@@ -111,7 +111,11 @@ impl First<'_> {
             let authority = Authority::generate(&self.cluster, self.now)?;
             let key = HostKey::generate()?;
             let request = key.request(self.record.name.as_str())?;
-            let subject = first_subject(self.record.name.as_str(), self.record.advertise);
+            let subject = first_subject(
+                self.record.name.as_str(),
+                &self.record.member,
+                self.record.advertise,
+            );
             let lifetime = self.home.settings.certificate_lifetime;
             let certificate = authority.sign(&request, &subject, self.now, lifetime)?;
             file::make_directory(&self.home.pki())?;
@@ -247,7 +251,7 @@ async fn forget_old_tokens(store: &Store, now: UnixSeconds) -> Result<(), Failur
 }
 
 /// Whom the first host's certificate is for: it is etcd's too, on loopback as well.
-pub(super) fn first_subject(name: &str, advertise: IpAddr) -> Subject {
+pub(super) fn first_subject(name: &str, member: &str, advertise: IpAddr) -> Subject {
     let mut addresses = vec![advertise];
     for loopback in [
         IpAddr::from([127, 0, 0, 1]),
@@ -260,6 +264,7 @@ pub(super) fn first_subject(name: &str, advertise: IpAddr) -> Subject {
     let aliases = vec![tls::AUTHORITY_NAME.to_owned(), "localhost".to_owned()];
     Subject {
         name: name.to_owned(),
+        member: member.to_owned(),
         aliases,
         addresses,
     }

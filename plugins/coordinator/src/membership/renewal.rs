@@ -49,7 +49,9 @@ pub(super) async fn renew_if_due(
     let Some(certificate) = home.certificate()? else {
         return Ok(LOOK);
     };
-    if now < certificate.renew_at() {
+    // One of a version that did not put the member into it is replaced at once.
+    let is_complete = certificate.member() == Some(&cluster.member);
+    if is_complete && now < certificate.renew_at() {
         return Ok(Duration::from_secs(
             certificate.renew_at().saturating_sub(now),
         ));

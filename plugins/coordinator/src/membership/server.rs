@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::admission::Admission;
 use super::failure::{denied, internal, invalid, unavailable};
 use super::home::{ClusterFile, Home, Role};
-use super::protocol::{JOIN, RENEW, WITHDRAW};
+use super::protocol::{JOIN, RENEW, RenewRequest, WITHDRAW, WithdrawRequest};
 use crate::context::now;
 
 /// How many strangers are listened to at a time.
@@ -130,8 +130,8 @@ async fn talk(
         .1
         .peer_certificates()
         .and_then(|chain| chain.first());
-    let member = shown.and_then(|shown| Certificate::from_der(shown).ok()?.name().parse().ok());
-    let desk = Arc::new(Desk { admission, member });
+    let shown = shown.and_then(|shown| Certificate::from_der(shown).ok());
+    let desk = Arc::new(Desk { admission, shown });
     drover_http::serve_connection(stream, desk, LIMITS, stop).await;
     Ok(())
 }
@@ -139,8 +139,8 @@ async fn talk(
 /// Serves one connection.
 struct Desk {
     admission: Arc<Admission>,
-    /// The name in the certificate that was shown, if one was.
-    member: Option<HostName>,
+    /// The certificate that was shown, if one was.
+    shown: Option<Certificate>,
 }
 
 impl Service for Desk {
@@ -164,26 +164,30 @@ impl Desk {
     }
 
     async fn renew(&self, body: &[u8]) -> Result<Response, Failure> {
-        answer(
-            &self
-                .admission
-                .renew(self.member()?, &decode(body)?, now())
-                .await?,
-        )
+        let request: RenewRequest = decode(body)?;
+        let name = self.asker(&request.member)?;
+        answer(&self.admission.renew(&name, &request, now()).await?)
     }
 
     async fn withdraw(&self, body: &[u8]) -> Result<Response, Failure> {
-        answer(
-            &self
-                .admission
-                .withdraw(self.member()?, &decode(body)?)
-                .await?,
-        )
+        let request: WithdrawRequest = decode(body)?;
+        let name = self.asker(&request.member)?;
+        answer(&self.admission.withdraw(&name, &request).await?)
     }
 
-    fn member(&self) -> Result<&HostName, Failure> {
+    /// The name of the host that has shown its certificate. A host that was removed still has one, and may
+    /// not speak for the host that has its name now.
+    fn asker(&self, member: &str) -> Result<HostName, Failure> {
         let missing = || denied("this needs the certificate of a host of the cluster");
-        self.member.as_ref().ok_or_else(missing)
+        let shown = self.shown.as_ref().ok_or_else(missing)?;
+        if shown.member().is_some_and(|shown| shown != member) {
+            return Err(denied(format!(
+                "the certificate is of an earlier membership of host `{}`: run `drover leave` there, then join \
+                 again",
+                shown.name()
+            )));
+        }
+        shown.name().parse().map_err(|_invalid| missing())
     }
 }
 

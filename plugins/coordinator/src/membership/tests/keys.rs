@@ -9,13 +9,14 @@ use drover_control_api::record::KeyRecord;
 use drover_control_api::{Failure, FailureKind};
 use drover_engine::Engine;
 use drover_http::{Body, Client};
+use drover_pki::{HostKey, Subject};
 use drover_store::Transaction;
 use drover_store::local::Database;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::cluster::{Host, Running, put, removal_from, until};
-use crate::context::Context;
+use crate::context::{Context, now};
 use crate::fabric;
 use crate::keys::{self, Keys};
 use crate::membership::renewal;
@@ -364,4 +365,37 @@ async fn a_removed_host_publishes_nothing_and_its_namesake_begins_anew() {
     here.sees("second", None).await;
     let listing = running.membership.store.list("keys/").await.unwrap();
     assert!(listing.entries.is_empty(), "{listing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_does_not_name_the_member_is_replaced_at_once() {
+    let running = Running::start("first").await;
+    let (home, file) = (&running.host.home, running.host.cluster().unwrap());
+    let authority = home.authority().unwrap();
+    let key = HostKey::generate().unwrap();
+    let subject = Subject {
+        name: "first".to_owned(),
+        member: "not mine".to_owned(),
+        aliases: Vec::new(),
+        addresses: vec![running.host.address],
+    };
+    let request = key.request("first").unwrap();
+    let lifetime = Duration::from_secs(3600);
+    let other = authority.sign(&request, &subject, now(), lifetime).unwrap();
+    home.write_identity(other.pem(), &key.pem(), authority.certificate().pem())
+        .unwrap();
+    let first = Coordinator::start(&running.host).await;
+    let refused = first.publish(1, 1).await.unwrap_err();
+    assert_eq!(
+        refused.kind,
+        FailureKind::Unavailable,
+        "nobody would believe it"
+    );
+    renewal::renew_if_due(home, &file, first.context.store(), now())
+        .await
+        .unwrap();
+    let renewed = home.certificate().unwrap().unwrap();
+    assert_eq!(renewed.member(), Some(file.member.as_str()));
+    first.publish(1, 1).await.unwrap();
+    first.sees("first", Some(1)).await;
 }

@@ -9,6 +9,7 @@ use drover_store::{Store, Transaction};
 
 use super::cluster::{Host, Running, put, removal_from, text};
 use crate::context::StoreKind;
+use crate::membership::home::ClusterFile;
 use crate::membership::{removal, renewal};
 
 fn block(number: u8, owner: Option<&str>, claimant: Option<&str>) -> BlockRecord {
@@ -207,6 +208,16 @@ async fn a_removed_host_gets_no_certificate_and_can_leave_by_itself() {
         .await
         .unwrap_err();
     assert_eq!(refused.kind, FailureKind::Denied);
+    // Not even when it says that it is the namesake: member ids are no secret.
+    let lie = ClusterFile {
+        member: namesake.cluster().unwrap().member,
+        ..file
+    };
+    let refused = renewal::renew_if_due(&second.home, &lie, &there.store, due)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Denied);
+    assert!(refused.message.contains("earlier membership"), "{refused}");
 
     second.leave(&there.store, true).await.unwrap();
     assert!(second.cluster().is_none());
