@@ -32,6 +32,7 @@ impl Sources<'_> {
                 advertise: own.advertise,
                 underlay: self.underlay.map(ToOwned::to_owned),
                 vxlan_port: self.settings.vxlan_port,
+                encrypts: false,
             }),
             networks: self.networks(),
             endpoints: self.endpoints(),
@@ -83,6 +84,7 @@ impl Sources<'_> {
                 encapsulation: self.encapsulation(own, host),
                 watched: self.is_watched(own, host),
                 standby: self.doubted.contains(&host.name),
+                ipsec: None,
                 underlay_mtu: own.underlay_mtu.min(host.underlay_mtu),
             };
             (host.name.clone(), peer)

@@ -95,6 +95,13 @@ impl Kernel {
             Step::DeleteTable { .. } | Step::WriteTable { .. } | Step::ChangeElements { .. } => {
                 Ok(())
             }
+            Step::AddAssociation { .. }
+            | Step::DeleteAssociation { .. }
+            | Step::SetPolicy { .. }
+            | Step::DeletePolicy { .. } => Err(Error::Request {
+                action: step.to_string(),
+                source: std::io::ErrorKind::Unsupported.into(),
+            }),
         }
     }
 

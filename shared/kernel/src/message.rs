@@ -77,7 +77,7 @@ pub(crate) fn create_link(
             Some(pair.up().build())
         }
         Link::Vxlan(vxlan) => Some(create_vxlan(name, vxlan, around)),
-        Link::Foreign => None,
+        Link::Ipsec(_) | Link::Foreign => None,
     }
 }
 
@@ -112,6 +112,7 @@ pub(crate) fn change_link(index: u32, link: &Link, bridge: Option<u32>) -> LinkM
             .mtu(wanted.mtu.get().into())
             .address(wanted.mac.octets().to_vec()),
         Link::Direct(wanted) => change.mtu(wanted.mtu.get().into()),
+        Link::Ipsec(wanted) => change.mtu(wanted.mtu.get().into()),
         Link::Foreign => change,
     };
     match bridge {

@@ -119,6 +119,7 @@ fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
             advertise: format!("192.0.2.{here}").parse().unwrap(),
             underlay: Some("eth0".to_owned()),
             vxlan_port: 4787,
+            encrypts: false,
         }),
         networks: BTreeMap::from([
             (
@@ -143,6 +144,7 @@ fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
                 underlay_mtu: Mtu::ETHERNET,
                 watched: encapsulation == Encapsulation::Direct,
                 standby: false,
+                ipsec: None,
             },
         )]),
         blocks: blocks(here),
@@ -440,6 +442,7 @@ fn a_thousand_hosts_are_planned_and_programmed_in_one_go() {
             underlay_mtu: Mtu::ETHERNET,
             watched: false,
             standby: false,
+            ipsec: None,
         };
         wanted.peers.insert(name.clone(), peer);
         let prefix = format!("10.{}.{low}.0/24", 64 + u16::from(high))

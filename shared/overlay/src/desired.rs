@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use drover_ipsec::{Association, Epoch};
 use drover_model::{
     Block, Encapsulation, Encryption, EndpointId, Family, HostIndex, HostName, MacAddress, Mtu,
     NetworkId, Pool,
@@ -36,6 +37,8 @@ pub struct ThisHost {
     pub underlay: Option<String>,
     /// The UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// Whether its kernel can encrypt. If not, encrypted networks reach no peer.
+    pub encrypts: bool,
 }
 
 /// A network.
@@ -86,6 +89,34 @@ pub struct Peer {
     pub watched: bool,
     /// Whether its VXLAN device is to be there, though nothing may travel by it yet.
     pub standby: bool,
+    /// How encrypted networks reach it; `None` while they are not to, and then they do not at all.
+    pub ipsec: Option<IpsecPath>,
+}
+
+/// The encrypted path to a peer. Its device is there and its routes lead to it even while nothing can
+/// be sent by it: what is not encrypted is dropped by the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpsecPath {
+    /// How many lanes flows are spread over.
+    pub lanes: u8,
+    /// The UDP ports that packets are sent from and to; `None` to send ESP as it is.
+    pub udp: Option<UdpPorts>,
+    /// The associations of all epochs. One with a key is made, if it is not there; the key is given until it
+    /// was made the first time, and never after: its sequence numbers would begin anew.
+    pub associations: Vec<Association>,
+    /// The epoch to send by; `None` to send nothing.
+    pub send: Option<Epoch>,
+    /// The epoch that probes with [`crate::name::CANDIDATE_MARK`] are sent by.
+    pub candidate: Option<Epoch>,
+}
+
+/// The UDP ports of the first lane; each lane after it has the next ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpPorts {
+    /// This host's.
+    pub source: u16,
+    /// The peer's.
+    pub destination: u16,
 }
 
 /// A block and who holds it.

@@ -27,14 +27,16 @@ mod state;
 mod step;
 
 pub use desired::{
-    BlockHolder, Desired, Endpoint, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
+    BlockHolder, Desired, Endpoint, IpsecPath, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
+    UdpPorts,
 };
 pub use lower::{lower, sysctl_names};
 pub use plan::{Plan, plan};
 pub use ruleset::tables;
 pub use simulate::simulate;
 pub use state::{
-    Bridge, Direct, Element, Link, Place, Port, Sandbox, Set, State, Table, TableFamily, TableName,
+    AssociationId, Bridge, Direct, Element, Ipsec, Link, Place, PolicyDirection, PolicyKey,
+    PolicyTemplate, Port, Sandbox, SecurityAssociation, Set, State, Table, TableFamily, TableName,
     Target, Vxlan,
 };
 pub use step::{ElementChange, Step};

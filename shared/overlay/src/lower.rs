@@ -11,6 +11,8 @@ use crate::name;
 use crate::ruleset::{direct_underlay, tables};
 use crate::state::{Bridge, Direct, Link, Place, Port, Sandbox, State, Target, Vxlan};
 
+mod security;
+
 /// Settings of the `drover` namespace. They are in place before there is a link, so that links are
 /// born with the values of `default`.
 const SYSCTLS: [(&str, &str); 21] = [
@@ -101,6 +103,11 @@ fn lower_peers(desired: &Desired, host: &ThisHost, state: &mut State) {
             mac: name::vxlan_mac(host.index),
         });
         state.links.insert(device, link);
+    }
+    for peer in desired.peers.values() {
+        if let Some(path) = desired.ipsec(peer) {
+            security::lower_ipsec(host, peer, path, state);
+        }
     }
     if direct_underlay(desired).is_some() {
         lower_direct(desired, host, state);
@@ -225,9 +232,11 @@ fn lower_blocks(desired: &Desired, own: &OwnBlocks, state: &mut State) {
 /// the pool says "unreachable".
 fn toward(desired: &Desired, peer: &Peer, network: &Network, family: Family) -> Option<Target> {
     let host = desired.host.as_ref()?;
-    if network.encryption == Encryption::Ipsec
-        || peer.advertise.is_ipv6() != host.advertise.is_ipv6()
-    {
+    if network.encryption == Encryption::Ipsec {
+        let path = desired.ipsec(peer);
+        return path.map(|_| Target::Link(name::ipsec(peer.index)));
+    }
+    if peer.advertise.is_ipv6() != host.advertise.is_ipv6() {
         return None;
     }
     let gateway = name::next_hop(peer.index, family);

@@ -11,6 +11,11 @@ pub const DIRECT: &str = "dvr-direct";
 pub const DIRECT_ROOT: &str = "dvr-root";
 /// The name of our nftables tables.
 pub const TABLE: &str = "drover";
+/// The mark, of [`MARK_MASK`], of packets that try the candidate epoch of a peer. Smaller marks are those that
+/// flows are spread over lanes by.
+pub const CANDIDATE_MARK: u32 = 8;
+/// The bits of a packet's mark that say by which association it is sent.
+pub const MARK_MASK: u32 = 0xf;
 /// The routing protocol number of our routes (a value that rtnetlink leaves to users).
 pub const ROUTE_PROTOCOL: u8 = 0xd7;
 
@@ -49,6 +54,28 @@ pub fn vxlan_mac(host: HostIndex) -> MacAddress {
     indexed_mac(0x78, host)
 }
 
+/// The XFRM interface that leads to a peer: `dip` and the peer's index.
+#[must_use]
+pub fn ipsec(peer: HostIndex) -> String {
+    format!("dip{peer}")
+}
+
+/// The number that ties the XFRM interface of a peer to its associations and policies (`if_id`); their
+/// `reqid` is the same.
+#[must_use]
+pub fn interface_id(peer: HostIndex) -> u32 {
+    INTERFACE_IDS | u32::from(peer.get())
+}
+
+/// The peer of an interface number, if it is one of ours.
+#[must_use]
+pub fn interface_peer(if_id: u32) -> Option<HostIndex> {
+    let number = u16::try_from(if_id ^ INTERFACE_IDS).ok()?;
+    HostIndex::try_from(number).ok()
+}
+
+const INTERFACE_IDS: u32 = 0x6472_0000;
+
 /// The link address that stands for a peer on [`DIRECT`].
 #[must_use]
 pub fn direct_mac(peer: HostIndex) -> MacAddress {
@@ -78,6 +105,15 @@ pub fn probe(host: HostIndex, family: Family) -> IpAddr {
         Family::V4 => next_hop(host, family),
         Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfd64, 0x7672, 0, 0, 0, 0, 0, host.get())),
     }
+}
+
+/// The address of a host that the encrypted path to it is probed with, whatever the family of the underlay. It
+/// is no container's, and leads nowhere else.
+#[must_use]
+pub fn ipsec_probe(host: HostIndex) -> Ipv4Addr {
+    let [high, low] = host.get().to_be_bytes();
+    // An index has 12 bits.
+    Ipv4Addr::new(169, 254, 16 | high, low)
 }
 
 /// The next hop that stands for [`DIRECT`] on [`DIRECT_ROOT`].
@@ -129,7 +165,9 @@ pub fn is_ours(link: &str) -> bool {
     link == DIRECT
         || link.strip_prefix("br-").is_some_and(|rest| hex(rest, 12))
         || link.strip_prefix("ep").is_some_and(|rest| hex(rest, 12))
-        || link.strip_prefix("dvx").is_some_and(number)
+        || ["dvx", "dip"]
+            .iter()
+            .any(|kind| link.strip_prefix(kind).is_some_and(number))
 }
 
 /// Whether a link in the root namespace is an endpoint's end that no engine has taken.
@@ -154,15 +192,32 @@ mod tests {
             "ep0123456789ab",
             "dvx1",
             "dvx4095",
+            "dip1",
+            "dip4095",
             "dvr-direct",
         ] {
             assert!(is_ours(ours) && ours.len() <= 15, "{ours}");
         }
-        for other in ["lo", "br-lan", "ep1", "dvx0", "dvx5000", "eth0", "epoxy"] {
+        for other in [
+            "lo", "br-lan", "ep1", "dvx0", "dvx5000", "dip0", "dipper", "eth0", "epoxy",
+        ] {
             assert!(!is_ours(other), "{other}");
         }
         assert!(is_sandbox_link("dvr0123456789"));
         assert!(!is_sandbox_link("dvr-root") && !is_sandbox_link("dvr-direct"));
+    }
+
+    #[test]
+    fn an_interface_number_says_its_peer_and_a_strangers_does_not() {
+        for index in [1, 258, 4095] {
+            let peer = HostIndex::try_from(index).unwrap();
+            assert_eq!(interface_peer(interface_id(peer)), Some(peer));
+        }
+        for stranger in [0, 1, 0x6472_0000, 0x6472_1000, 0x6473_0001] {
+            assert_eq!(interface_peer(stranger), None, "{stranger:x}");
+        }
+        let last = HostIndex::try_from(4095).unwrap();
+        assert_eq!(ipsec_probe(last).to_string(), "169.254.31.255");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::name;
 use crate::state::{Link, Place, Set, State, Table};
 use crate::step::{ElementChange, Step};
 
+mod security;
+
 /// Steps in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -58,6 +60,7 @@ pub fn plan(desired: &State, observed: &State) -> Plan {
     plan_tables(desired, &left, &mut steps);
     plan_links(desired, &left, &mut steps);
     plan_additions(desired, &left, &mut steps);
+    security::plan_security(desired, &left, &mut steps);
     steps.sort_by_key(Step::phase);
     Plan { steps }
 }

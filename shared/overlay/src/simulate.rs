@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::plan::without_links;
-use crate::state::{Link, State};
+use crate::state::{Link, SecurityAssociation, State};
 use crate::step::{ElementChange, Step};
 
 /// The state after a step was taken.
@@ -55,6 +55,22 @@ pub fn simulate(state: &mut State, step: &Step) {
         }
         Step::SetRoute { prefix, target } => {
             state.routes.insert(prefix, target);
+        }
+        Step::AddAssociation { id, association } => {
+            let seen = SecurityAssociation {
+                key: None,
+                ..association
+            };
+            state.associations.insert(id, seen);
+        }
+        Step::DeleteAssociation { id } => {
+            state.associations.remove(&id);
+        }
+        Step::SetPolicy { key, template } => {
+            state.policies.insert(key, template);
+        }
+        Step::DeletePolicy { key } => {
+            state.policies.remove(&key);
         }
         Step::ChangeElements { changes, .. } => {
             changes

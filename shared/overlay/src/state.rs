@@ -8,6 +8,12 @@ use std::net::IpAddr;
 use drover_model::{MacAddress, Mtu};
 use ipnet::IpNet;
 
+mod security;
+
+pub use security::{
+    AssociationId, Ipsec, PolicyDirection, PolicyKey, PolicyTemplate, SecurityAssociation,
+};
+
 /// All objects of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -25,6 +31,10 @@ pub struct State {
     pub sysctls: BTreeMap<String, String>,
     /// nftables tables.
     pub tables: BTreeMap<TableName, Table>,
+    /// IPsec associations in the root namespace.
+    pub associations: BTreeMap<AssociationId, SecurityAssociation>,
+    /// IPsec policies in the root namespace.
+    pub policies: BTreeMap<PolicyKey, PolicyTemplate>,
 }
 
 /// A network namespace.
@@ -56,6 +66,8 @@ pub enum Link {
     Vxlan(Vxlan),
     /// The pair to the root namespace.
     Direct(Direct),
+    /// The XFRM interface of a peer.
+    Ipsec(Ipsec),
     /// A link with one of our names that is of another kind, or lacks a part: to be made anew.
     Foreign,
 }
@@ -231,6 +243,7 @@ impl Link {
                 let outer = |link: &Vxlan| (link.vni, link.local, link.remote, link.port);
                 outer(seen) == outer(wanted)
             }
+            (Self::Ipsec(seen), Self::Ipsec(wanted)) => seen.if_id == wanted.if_id,
             (Self::Bridge(_), Self::Bridge(_))
             | (Self::Port(_), Self::Port(_))
             | (Self::Direct(_), Self::Direct(_)) => true,

@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use drover_ipsec::Direction;
 use drover_model::MacAddress;
 use ipnet::IpNet;
 
 use crate::name;
-use crate::state::{Element, Link, Place, Set, Table, TableFamily, TableName, Target};
+use crate::state::{
+    AssociationId, Element, Link, Place, PolicyDirection, PolicyKey, PolicyTemplate,
+    SecurityAssociation, Set, Table, TableFamily, TableName, Target,
+};
 
 /// One thing to do. What it carries is all that is needed to do it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +126,30 @@ pub enum Step {
         /// What changes.
         changes: Vec<ElementChange>,
     },
+    /// Make an association that has never been.
+    AddAssociation {
+        /// Which.
+        id: AssociationId,
+        /// What it is; it has a key.
+        association: SecurityAssociation,
+    },
+    /// Remove an association.
+    DeleteAssociation {
+        /// Which.
+        id: AssociationId,
+    },
+    /// Add a policy, or change it in place.
+    SetPolicy {
+        /// Which.
+        key: PolicyKey,
+        /// What it asks for.
+        template: PolicyTemplate,
+    },
+    /// Remove a policy.
+    DeletePolicy {
+        /// Which.
+        key: PolicyKey,
+    },
 }
 
 /// What changes in a set.
@@ -146,32 +174,42 @@ impl Step {
             Self::SetSysctl { .. } => 0,
             // Rules are there before the ports they watch; but a table at a device's ingress needs
             // the device, and goes before it, when no packet takes that way any more.
-            Self::DeleteTable { table } if table.family == TableFamily::Netdev => 15,
+            Self::DeleteTable { table } if table.family == TableFamily::Netdev => 18,
             Self::DeleteTable { .. } => 1,
             Self::WriteTable { name, .. } if name.family != TableFamily::Netdev => 1,
             Self::DeleteProxy { .. } | Self::DeleteNeighbour { .. } => 2,
+            // An epoch is received before it is sent by, it is there before a policy names it, and
+            // is named by none when it goes.
+            Self::SetPolicy { key, .. } if key.direction == PolicyDirection::In => 3,
+            Self::AddAssociation { id, association } => match association.direction(id.spi) {
+                Direction::Receive => 4,
+                Direction::Send => 5,
+            },
+            Self::SetPolicy { .. } => 6,
             // A device that packets travelled by until now goes when they take another.
             Self::DeleteLink {
                 name,
                 replaced: false,
-            } if !is_bridge_or_port(name) => 16,
-            Self::DeleteLink { .. } => 4,
+            } if !is_bridge_or_port(name) => 19,
+            Self::DeleteLink { .. } => 7,
             Self::CreateLink {
                 link: Link::Port(_),
                 ..
-            } => 6,
-            Self::CreateLink { .. } => 5,
+            } => 9,
+            Self::CreateLink { .. } => 8,
             // An IPv6 link has an address once: one with another prefix length goes first.
-            Self::DeleteAddress { address, .. } if address.addr().is_ipv6() => 7,
-            Self::ChangeLink { .. } => 7,
-            Self::AddAddress { .. } => 8,
-            Self::SetNeighbour { .. } | Self::AddProxy { .. } => 9,
-            Self::SetRoute { .. } => 10,
-            Self::WriteTable { .. } => 11,
-            Self::ChangeElements { .. } => 12,
+            Self::DeleteAddress { address, .. } if address.addr().is_ipv6() => 10,
+            Self::ChangeLink { .. } => 10,
+            Self::AddAddress { .. } => 11,
+            Self::SetNeighbour { .. } | Self::AddProxy { .. } => 12,
+            Self::SetRoute { .. } => 13,
+            Self::WriteTable { .. } => 14,
+            Self::ChangeElements { .. } => 15,
             // A route or address that moves to another prefix length goes when the new one stands.
-            Self::DeleteRoute { .. } => 13,
-            Self::DeleteAddress { .. } => 14,
+            Self::DeleteRoute { .. } => 16,
+            Self::DeleteAddress { .. } => 17,
+            Self::DeletePolicy { .. } => 20,
+            Self::DeleteAssociation { .. } => 21,
         }
     }
 }
@@ -234,6 +272,14 @@ impl fmt::Display for Step {
                     .iter()
                     .try_for_each(|change| write!(formatter, "{change}"))
             }
+            Self::AddAssociation { id, association } => {
+                write!(formatter, "add association {id} {association}")
+            }
+            Self::DeleteAssociation { id } => write!(formatter, "delete association {id}"),
+            Self::SetPolicy { key, template } => {
+                write!(formatter, "set policy {key} to {template}")
+            }
+            Self::DeletePolicy { key } => write!(formatter, "delete policy {key}"),
         }
     }
 }
@@ -291,6 +337,9 @@ impl fmt::Display for Link {
                     name::DIRECT_ROOT,
                     direct.mtu
                 )
+            }
+            Self::Ipsec(ipsec) => {
+                write!(formatter, "xfrm {:#x} mtu {}", ipsec.if_id, ipsec.mtu)
             }
             Self::Foreign => formatter.write_str("unknown"),
         }

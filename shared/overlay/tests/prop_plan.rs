@@ -94,6 +94,7 @@ fn peer(number: u8, encapsulation: u8) -> Peer {
         underlay_mtu: Mtu::ETHERNET,
         watched: encapsulation.is_multiple_of(2),
         standby: number.is_multiple_of(3),
+        ipsec: None,
     }
 }
 
@@ -111,6 +112,7 @@ prop_compose! {
             advertise: "192.0.2.1".parse().unwrap(),
             underlay,
             vxlan_port: 4787,
+            encrypts: false,
         });
         let blocks = blocks.into_iter().map(|((net, part, six), (owner, claim))| {
             let text = |last: u8| if six {

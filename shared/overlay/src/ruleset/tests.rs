@@ -18,6 +18,7 @@ fn small() -> Desired {
             advertise: "192.0.2.1".parse().unwrap(),
             underlay: Some("eth0".to_owned()),
             vxlan_port: 4787,
+            encrypts: false,
         }),
         networks: BTreeMap::from([(
             network.clone(),
@@ -48,6 +49,7 @@ fn small() -> Desired {
                 underlay_mtu: Mtu::ETHERNET,
                 watched: true,
                 standby: false,
+                ipsec: None,
             },
         )]),
         blocks: BTreeMap::from([
