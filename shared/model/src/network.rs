@@ -29,22 +29,6 @@ pub enum Encapsulation {
     Vxlan,
 }
 
-impl Encapsulation {
-    /// How many bytes a packet grows by on the way, over an IPv4 or IPv6 underlay.
-    #[must_use]
-    pub const fn overhead(self, underlay_is_v6: bool) -> u16 {
-        match (self, underlay_is_v6) {
-            (Self::Direct, _) => 0,
-            (Self::Vxlan, false) => 50,
-            (Self::Vxlan, true) => 70,
-            // Outer header, UDP, ESP header, IV, padding and trailer, tag: the most that tunnel mode
-            // with AES-GCM adds (RFC 4303, RFC 4106, RFC 3948).
-            (Self::Ipsec, false) => 66,
-            (Self::Ipsec, true) => 86,
-        }
-    }
-}
-
 impl fmt::Display for Encapsulation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -82,12 +66,22 @@ impl Mtu {
         self.0
     }
 
-    /// What is left inside of an encapsulation, never less than [`Mtu::MIN`].
+    /// The largest packet that fits inside of an encapsulation, over an IPv4 or IPv6 underlay; never less than
+    /// [`Mtu::MIN`].
     #[must_use]
     pub const fn inside(self, encapsulation: Encapsulation, underlay_is_v6: bool) -> Self {
-        let left = self
-            .0
-            .saturating_sub(encapsulation.overhead(underlay_is_v6));
+        let outer = if underlay_is_v6 { 40 } else { 20 };
+        let left = match encapsulation {
+            Encapsulation::Direct => self.0,
+            // UDP, VXLAN and Ethernet headers (RFC 7348).
+            Encapsulation::Vxlan => self.0.saturating_sub(outer + 8 + 8 + 14),
+            // UDP and ESP headers, initialization vector and tag (RFC 3948, RFC 4303, RFC 4106). What is
+            // left is in blocks of four bytes, the last two of which are the trailer's.
+            Encapsulation::Ipsec => {
+                let blocks = self.0.saturating_sub(outer + 8 + 8 + 8 + 16) / 4;
+                (blocks * 4).saturating_sub(2)
+            }
+        };
         Self(if left < Self::MIN { Self::MIN } else { left })
     }
 }
@@ -237,6 +231,33 @@ mod tests {
                 .to_string()
                 .contains("`on` or `off`")
         );
+    }
+
+    #[test]
+    fn what_fits_inside_is_what_the_headers_leave() {
+        let inside = |mtu, encapsulation| {
+            [false, true].map(|six| Mtu::new(mtu).unwrap().inside(encapsulation, six).get())
+        };
+        assert_eq!(inside(1500, Encapsulation::Direct), [1500, 1500]);
+        assert_eq!(inside(1500, Encapsulation::Vxlan), [1450, 1430]);
+        assert_eq!(inside(1350, Encapsulation::Ipsec), [1286, 1266]);
+        assert_eq!(inside(1500, Encapsulation::Ipsec), [1438, 1418]);
+        assert_eq!(inside(9000, Encapsulation::Ipsec), [8938, 8918]);
+        assert_eq!(inside(Mtu::MIN, Encapsulation::Ipsec), [Mtu::MIN; 2]);
+    }
+
+    #[test]
+    fn an_encrypted_packet_of_the_largest_size_fits_and_a_larger_one_does_not() {
+        // Encrypted is a whole number of blocks of four bytes: the packet, padding, and two bytes of trailer.
+        let outside = |inner: u32, outer: u32| outer + 8 + 8 + 8 + (inner + 2).div_ceil(4) * 4 + 16;
+        for mtu in 700..=u16::MAX {
+            for (six, outer) in [(false, 20), (true, 40)] {
+                let inner = Mtu::new(mtu).unwrap().inside(Encapsulation::Ipsec, six);
+                let inner = u32::from(inner.get());
+                let fits = |inner| outside(inner, outer) <= u32::from(mtu);
+                assert!(fits(inner) && !fits(inner + 1), "{mtu} {six}");
+            }
+        }
     }
 
     #[test]

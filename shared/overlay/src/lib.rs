@@ -18,6 +18,8 @@
 //! those devices are in the root namespace.
 
 mod desired;
+#[cfg(test)]
+mod example;
 mod lower;
 pub mod name;
 mod plan;

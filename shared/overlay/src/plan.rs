@@ -229,3 +229,6 @@ fn plan_additions(desired: &State, observed: &State, steps: &mut Vec<Step>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

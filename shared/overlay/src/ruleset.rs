@@ -7,9 +7,9 @@
 //! | table | where | what for |
 //! |---|---|---|
 //! | `bridge drover` | `drover` namespace | a port sends only from its own link and network addresses |
-//! | `inet drover` | `drover` namespace | packets are routed within one network only |
+//! | `inet drover` | `drover` namespace | packets are routed within one network only, those of encrypted networks never in clear; lanes |
 //! | `netdev drover` | root namespace | direct packets from and to the underlay device |
-//! | `inet drover` | root namespace | VXLAN only from known peers |
+//! | `inet drover` | root namespace | VXLAN only from known peers; nothing of encrypted networks in clear |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,6 +21,8 @@ use crate::desired::{BlockHolder, Desired, Endpoint, ThisHost};
 use crate::name;
 use crate::state::{Element, Place, Set, Table, TableFamily, TableName};
 
+mod encryption;
+
 /// The tables that a desired state asks for, with all their elements.
 #[must_use]
 pub fn tables(desired: &Desired) -> BTreeMap<TableName, Table> {
@@ -28,15 +30,10 @@ pub fn tables(desired: &Desired) -> BTreeMap<TableName, Table> {
     let mut add = |place, family, table| tables.insert(TableName { place, family }, table);
     add(Place::Overlay, TableFamily::Bridge, senders(desired));
     add(Place::Overlay, TableFamily::Inet, isolation(desired));
-    if let Some(host) = &desired.host {
-        add(Place::Root, TableFamily::Inet, vxlan_filter(desired, host));
-        if let Some(underlay) = direct_underlay(desired) {
-            add(
-                Place::Root,
-                TableFamily::Netdev,
-                direct(desired, host, underlay),
-            );
-        }
+    add(Place::Root, TableFamily::Inet, root_filter(desired));
+    if let (Some(host), Some(underlay)) = (&desired.host, direct_underlay(desired)) {
+        let table = direct(desired, host, underlay);
+        add(Place::Root, TableFamily::Netdev, table);
     }
     tables
 }
@@ -49,16 +46,21 @@ pub(crate) fn direct_underlay(desired: &Desired) -> Option<&str> {
 }
 
 /// A chain: its name, its hook if it has one, and its rules.
+#[derive(Clone)]
 struct Chain<'a> {
     name: &'a str,
     hook: Option<String>,
     rules: Vec<String>,
 }
 
-fn table(declarations: &[&str], chains: &[Chain<'_>], sets: BTreeMap<String, Set>) -> Table {
+fn table(
+    declarations: &[impl AsRef<str>],
+    chains: &[Chain<'_>],
+    sets: BTreeMap<String, Set>,
+) -> Table {
     let mut body = String::new();
     for declaration in declarations {
-        body.push_str(&format!("\t{declaration}\n"));
+        body.push_str(&format!("\t{}\n", declaration.as_ref()));
     }
     for chain in chains {
         body.push_str(&format!("\tchain {} {{\n", chain.name));
@@ -173,8 +175,8 @@ fn add_senders(port: &str, endpoint: &Endpoint, [senders4, senders6]: [&mut Set;
 fn isolation(desired: &Desired) -> Table {
     let errors4 = "{ destination-unreachable, time-exceeded, parameter-problem }";
     let errors6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
-    let from_peers = format!("iifname {{ \"dvx*\", \"{}\" }}", name::DIRECT);
-    let chains = [
+    let from_peers = format!("iifname {{ \"dip*\", \"dvx*\", \"{}\" }}", name::DIRECT);
+    let mut chains = vec![
         Chain {
             name: "forward",
             hook: Some("type filter hook forward priority 0; policy drop;".to_owned()),
@@ -202,10 +204,25 @@ fn isolation(desired: &Desired) -> Table {
             ],
         },
     ];
-    let declarations = [
+    let clear = format!("{{ \"dvx*\", \"{}\" }}", name::DIRECT);
+    chains.extend(encryption::guards(
+        &format!("iifname {clear}"),
+        &format!("oifname {clear}"),
+    ));
+    chains.extend(encryption::lanes(desired));
+    let mut declarations = vec![
         "set same_network4 { type ipv4_addr . ipv4_addr; flags interval; }",
         "set same_network6 { type ipv6_addr . ipv6_addr; flags interval; }",
     ];
+    declarations.extend(encryption::DECLARATIONS);
+    let (same4, same6) = same_network(desired);
+    let mut sets = named([("same_network4", same4), ("same_network6", same6)]);
+    sets.extend(encryption::pools(desired));
+    table(&declarations, &chains, sets)
+}
+
+/// Which pools may talk with which, of IPv4 and of IPv6.
+fn same_network(desired: &Desired) -> (Set, Set) {
     let (mut same4, mut same6) = (Set::new(), Set::new());
     for network in desired.networks.values() {
         for from in &network.pools {
@@ -223,39 +240,40 @@ fn isolation(desired: &Desired) -> Table {
             }
         }
     }
-    table(
-        &declarations,
-        &chains,
-        named([("same_network4", same4), ("same_network6", same6)]),
-    )
+    (same4, same6)
 }
 
-fn vxlan_filter(desired: &Desired, host: &ThisHost) -> Table {
-    let port = host.vxlan_port;
-    let chains = [Chain {
-        name: "input",
-        hook: Some("type filter hook input priority -10; policy accept;".to_owned()),
-        rules: vec![
-            format!("udp dport {port} ip saddr != @peers4 drop"),
-            format!("udp dport {port} ip6 saddr != @peers6 drop"),
-        ],
-    }];
-    let declarations = [
-        "set peers4 { type ipv4_addr; }",
-        "set peers6 { type ipv6_addr; }",
-    ];
-    let of = |family| {
-        let addresses = desired.peers.values().map(|peer| peer.advertise);
-        let wanted = addresses.filter(|address| Family::of(*address) == family);
-        wanted
-            .map(|address| key(&[&address.to_string()]))
-            .collect::<Set>()
-    };
-    table(
-        &declarations,
-        &chains,
-        named([("peers4", of(Family::V4)), ("peers6", of(Family::V6))]),
-    )
+fn root_filter(desired: &Desired) -> Table {
+    let mut chains = encryption::root_guards(desired).to_vec();
+    let mut declarations = encryption::DECLARATIONS.to_vec();
+    let mut sets = encryption::pools(desired);
+    if let Some(host) = &desired.host {
+        let port = host.vxlan_port;
+        chains.push(Chain {
+            name: "input",
+            hook: Some("type filter hook input priority -10; policy accept;".to_owned()),
+            rules: vec![
+                format!("udp dport {port} ip saddr != @peers4 drop"),
+                format!("udp dport {port} ip6 saddr != @peers6 drop"),
+            ],
+        });
+        declarations.extend([
+            "set peers4 { type ipv4_addr; }",
+            "set peers6 { type ipv6_addr; }",
+        ]);
+        let of = |family| {
+            let addresses = desired.peers.values().map(|peer| peer.advertise);
+            let wanted = addresses.filter(|address| Family::of(*address) == family);
+            wanted
+                .map(|address| key(&[&address.to_string()]))
+                .collect::<Set>()
+        };
+        sets.extend(named([
+            ("peers4", of(Family::V4)),
+            ("peers6", of(Family::V6)),
+        ]));
+    }
+    table(&declarations, &chains, sets)
 }
 
 fn direct(desired: &Desired, host: &ThisHost, underlay: &str) -> Table {
@@ -290,7 +308,6 @@ fn direct(desired: &Desired, host: &ThisHost, underlay: &str) -> Table {
         format!("set remote {{ type {address_type}; flags interval; }}"),
         format!("set local {{ type {address_type}; flags interval; }}"),
     ];
-    let declarations = declarations.each_ref().map(String::as_str);
     let sets = named([
         ("peers", direct_peers(desired)),
         ("remote", intervals(remote_prefixes(desired, family))),

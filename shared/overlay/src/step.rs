@@ -277,7 +277,7 @@ impl fmt::Display for Step {
             }
             Self::DeleteAssociation { id } => write!(formatter, "delete association {id}"),
             Self::SetPolicy { key, template } => {
-                write!(formatter, "set policy {key} to {template}")
+                write!(formatter, "set policy {key} {template}")
             }
             Self::DeletePolicy { key } => write!(formatter, "delete policy {key}"),
         }

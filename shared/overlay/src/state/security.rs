@@ -128,7 +128,7 @@ impl fmt::Display for PolicyKey {
 
 impl fmt::Display for PolicyTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} with {}", self.local, self.remote)?;
+        write!(formatter, "between {} and {}", self.local, self.remote)?;
         let mut indexes = self.spi.iter();
         indexes.try_for_each(|spi| write!(formatter, " by {spi}"))
     }

@@ -1,0 +1,116 @@
+//! What keeps encrypted networks from travelling in clear, whatever routes say, and what spreads their flows over
+//! lanes.
+
+use std::collections::BTreeMap;
+
+use drover_model::{Encryption, Family};
+
+use super::{Chain, intervals, lines, named};
+use crate::desired::Desired;
+use crate::name;
+use crate::state::Set;
+
+/// The sets and counters of [`guards`].
+pub(super) const DECLARATIONS: [&str; 4] = [
+    "set encrypted4 { type ipv4_addr; flags interval; }",
+    "set encrypted6 { type ipv6_addr; flags interval; }",
+    "counter clear_in { }",
+    "counter clear_out { }",
+];
+
+/// The pools of encrypted networks.
+pub(super) fn pools(desired: &Desired) -> BTreeMap<String, Set> {
+    let of = |family| {
+        let encrypted = desired
+            .networks
+            .values()
+            .filter(|network| network.encryption == Encryption::Ipsec);
+        let pools = encrypted.flat_map(|network| &network.pools);
+        let pools = pools.filter(|pool| pool.pool.family() == family);
+        intervals(pools.map(|pool| pool.pool.prefix()).collect())
+    };
+    named([
+        ("encrypted4", of(Family::V4)),
+        ("encrypted6", of(Family::V6)),
+    ])
+}
+
+/// The chains that drop and count packets from and to encrypted pools that arrive or leave in clear, before
+/// anybody else could change their addresses.
+pub(super) fn guards(arrives: &str, leaves: &str) -> [Chain<'static>; 2] {
+    let rules = |clear: &str, counter: &str| {
+        let ends = [
+            "ip saddr @encrypted4",
+            "ip daddr @encrypted4",
+            "ip6 saddr @encrypted6",
+            "ip6 daddr @encrypted6",
+        ];
+        let rules = ends.map(|end| {
+            let fields = [clear, end, "counter name", counter, "drop"];
+            let fields: Vec<_> = fields.into_iter().filter(|it| !it.is_empty()).collect();
+            fields.join(" ")
+        });
+        rules.to_vec()
+    };
+    let hook = |hook: &str| format!("type filter hook {hook} priority -350; policy accept;");
+    [
+        Chain {
+            name: "arriving",
+            hook: Some(hook("prerouting")),
+            rules: rules(arrives, "clear_in"),
+        },
+        Chain {
+            name: "leaving",
+            hook: Some(hook("postrouting")),
+            rules: rules(leaves, "clear_out"),
+        },
+    ]
+}
+
+/// The same for the root namespace. An encrypted network has no packet there but what an XFRM interface is about to
+/// encrypt; what it has decrypted is in the `drover` namespace at once. The kernel of a host that does
+/// not encrypt may not know the question.
+pub(super) fn root_guards(desired: &Desired) -> [Chain<'static>; 2] {
+    if desired.host.as_ref().is_some_and(|host| host.encrypts) {
+        guards("meta ipsec missing", "rt ipsec missing")
+    } else {
+        guards("", "")
+    }
+}
+
+/// The chains that mark each forwarded packet for a peer with the number of its flow, modulo the smallest mark that
+/// has another meaning; policies give every mark a lane. Packets of one flow stay in order, so what
+/// has no ports, and every fragment, has mark 0. The seed is written down, so that flows stay where they are
+/// when the table is written anew. What this host sends itself has the mark of its socket.
+///
+/// There are none while nobody has two lanes.
+pub(super) fn lanes(desired: &Desired) -> Vec<Chain<'static>> {
+    let mut paths = desired
+        .peers
+        .values()
+        .filter_map(|peer| desired.ipsec(peer));
+    if !paths.any(|path| path.lanes > 1) {
+        return Vec::new();
+    }
+    let spread = |whole: &str, ip: &str| {
+        format!(
+            "{whole} meta l4proto {{ tcp, udp }} meta mark set jhash {ip} saddr . {ip} daddr . th sport . th dport mod {} seed 0x64726f76",
+            name::CANDIDATE_MARK,
+        )
+    };
+    let mut rules = lines(&["meta mark set 0"]);
+    rules.push(spread("ip frag-off & 0x3fff == 0", "ip"));
+    rules.push(spread("exthdr frag missing", "ip6"));
+    vec![
+        Chain {
+            name: "lane",
+            hook: None,
+            rules,
+        },
+        Chain {
+            name: "lanes",
+            hook: Some("type filter hook forward priority 10; policy accept;".to_owned()),
+            rules: lines(&["oifname \"dip*\" jump lane"]),
+        },
+    ]
+}
