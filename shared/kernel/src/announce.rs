@@ -14,6 +14,7 @@ use nix::libc;
 
 use crate::error::Error;
 use crate::kernel::Kernel;
+use crate::namespace::Namespace;
 
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -35,15 +36,32 @@ impl Kernel {
         addresses: Vec<IpAddr>,
     ) -> Result<(), Error> {
         let index = self.index(Place::Overlay, bridge).await?;
-        let frames: Vec<_> = addresses.into_iter().map(|it| frame(mac, it)).collect();
-        let sent = self
-            .overlay_namespace
-            .run(move || send(index, &frames))
-            .await;
-        let action = || format!("announce addresses on {bridge}");
-        sent.and_then(|sent| sent).map_err(|source| Error::Request {
-            action: action(),
+        let mut frames = addresses.into_iter().map(|it| frame(mac, it));
+        let sent = frames.try_for_each(|frame| send_frame(&self.announcer.socket, index, &frame));
+        sent.map_err(|source| Error::Request {
+            action: format!("announce addresses on {bridge}"),
             source,
+        })
+    }
+}
+
+/// The socket that frames are sent by. It is kept, since the kernel lets go of one only when every
+/// processor has done with it, which takes longer than all else that a new container needs.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    socket: OwnedFd,
+}
+
+impl Announcer {
+    /// Opens the socket in a namespace.
+    pub(crate) fn open(namespace: &Namespace) -> Result<Self, Error> {
+        let opened = namespace.enter(packet_socket).and_then(|socket| socket);
+        let failed = |source| Error::Request {
+            action: "open a packet socket".to_owned(),
+            source,
+        };
+        Ok(Self {
+            socket: opened.map_err(failed)?,
         })
     }
 }
@@ -121,13 +139,6 @@ fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     !u16::try_from(folded).unwrap_or_default()
 }
 
-fn send(index: u32, frames: &[Vec<u8>]) -> io::Result<()> {
-    let socket = packet_socket()?;
-    frames
-        .iter()
-        .try_for_each(|frame| send_frame(&socket, index, frame))
-}
-
 #[expect(
     unsafe_code,
     reason = "nix makes no socket of the packet family with protocol 0"
@@ -160,7 +171,7 @@ fn send_frame(socket: &OwnedFd, index: u32, frame: &[u8]) -> io::Result<()> {
             socket.as_raw_fd(),
             frame.as_ptr().cast(),
             frame.len(),
-            0,
+            libc::MSG_DONTWAIT,
             to.cast(),
             length,
         )

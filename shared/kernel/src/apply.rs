@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use drover_overlay::{Link, Place, Plan, Step, Target, name};
+use drover_overlay::{ElementChange, Link, Place, Plan, Step, Target, name};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use rtnetlink::LinkUnspec;
@@ -17,7 +17,7 @@ use rtnetlink::packet_route::link::LinkMessage;
 use crate::error::Error;
 use crate::kernel::{Failed, Kernel};
 use crate::message::{self, Surroundings};
-use crate::nft;
+use crate::nft::{self, Outcome};
 
 /// How many requests are under way at a time: more gain nothing, and their acknowledgements would
 /// overflow the socket's buffer.
@@ -91,10 +91,11 @@ impl Kernel {
             | Step::AddAddress { .. }
             | Step::SetNeighbour { .. }
             | Step::AddProxy { .. } => self.take_address(step).await,
-            // Taken by `apply_rules`.
-            Step::DeleteTable { .. } | Step::WriteTable { .. } | Step::ChangeElements { .. } => {
-                Ok(())
+            Step::ChangeElements { place, changes } => {
+                self.change_elements(*place, changes, step).await
             }
+            // Taken by `apply_rules`.
+            Step::DeleteTable { .. } | Step::WriteTable { .. } => Ok(()),
             Step::AddAssociation { .. }
             | Step::DeleteAssociation { .. }
             | Step::SetPolicy { .. }
@@ -103,6 +104,23 @@ impl Kernel {
                 source: std::io::ErrorKind::Unsupported.into(),
             }),
         }
+    }
+
+    /// The elements of plain sets, which come and go with every container, without a process; others
+    /// by `nft`.
+    async fn change_elements(
+        &self,
+        place: Place,
+        changes: &[ElementChange],
+        step: &Step,
+    ) -> Result<(), Error> {
+        let says = || step.to_string();
+        let outcome = self.elements(place).change(changes, says).await?;
+        if outcome == Outcome::LeftToNft {
+            let script = nft::change_elements(changes);
+            self.nft.run(self.namespace(place), script, says).await?;
+        }
+        Ok(())
     }
 
     async fn take_route(&self, step: &Step) -> Result<(), Error> {
@@ -296,7 +314,6 @@ fn script(step: &Step) -> Option<(Place, String)> {
     match step {
         Step::DeleteTable { table } => Some((table.place, nft::delete_table(table))),
         Step::WriteTable { name, table } => Some((name.place, nft::write_table(name, table))),
-        Step::ChangeElements { place, changes } => Some((*place, nft::change_elements(changes))),
         _ => None,
     }
 }

@@ -9,11 +9,12 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 
+use crate::announce::Announcer;
 use crate::error::Error;
 use crate::message;
 use crate::namespace::{self, Namespace};
 use crate::netlink::Netlink;
-use crate::nft::{self, Nft};
+use crate::nft::{self, Elements, Nft};
 use crate::observe::{address_of, name_of};
 
 /// A host's `drover` namespace and its root namespace.
@@ -24,6 +25,9 @@ pub struct Kernel {
     pub(crate) overlay: Netlink,
     pub(crate) root: Netlink,
     pub(crate) nft: Nft,
+    overlay_elements: Elements,
+    root_elements: Elements,
+    pub(crate) announcer: Announcer,
     path: PathBuf,
 }
 
@@ -62,6 +66,9 @@ impl Kernel {
         let kernel = Self {
             overlay: Netlink::open(&overlay_namespace)?,
             root: Netlink::open(&root_namespace)?,
+            overlay_elements: Elements::open(&overlay_namespace)?,
+            root_elements: Elements::open(&root_namespace)?,
+            announcer: Announcer::open(&overlay_namespace)?,
             overlay_namespace,
             root_namespace,
             nft,
@@ -83,6 +90,13 @@ impl Kernel {
         match place {
             Place::Overlay => &self.overlay,
             Place::Root => &self.root,
+        }
+    }
+
+    pub(crate) fn elements(&self, place: Place) -> &Elements {
+        match place {
+            Place::Overlay => &self.overlay_elements,
+            Place::Root => &self.root_elements,
         }
     }
 

@@ -1,7 +1,11 @@
-//! The `nft` program: scripts in, listings out.
+//! The `nft` program: scripts in, listings out. Elements of plain sets come and go without it
+//! ([`Elements`]).
 //!
 //! Rules are never read back: a table carries a digest of its rules in the name of an empty chain.
 //! Elements are, from the JSON listing, in the writing that we use ourselves.
+
+mod element;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,6 +17,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::namespace::Namespace;
+pub(crate) use transaction::{Elements, Outcome};
 
 const PLACES: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
 const DIGEST: &str = "digest-";
