@@ -14,8 +14,9 @@
 //!   with it, and a generation never makes a second epoch with one key of a peer.
 //! - No association is told while the kernel may have another of the same index.
 //!
-//! The caller observes before it applies the first path, every few seconds, and after each change
-//! it has made; a dump is of a time after the last change.
+//! The caller observes every few seconds, before it applies paths, and after each change it has made; a dump is of a time
+//! after the last change. It probes the candidate, and sends something by
+//! the sending epoch as well every few seconds; an answer goes by the sending epoch of who answers.
 
 mod epoch;
 mod generation;
@@ -197,19 +198,20 @@ impl Exchange {
         let pending = newest.filter(|number| self.unpublished.contains(number));
         let mut told = BTreeSet::new();
         for pair in self.pairs.values_mut() {
-            let mut broken = BTreeSet::new();
+            let mut gone = BTreeSet::new();
             for live in &mut pair.epochs {
-                if live.observe(counters, before, now) == Seen::Broken {
-                    broken.insert(live.epoch);
+                let seen = live.observe(counters, before, now);
+                if seen != Seen::Whole {
+                    gone.insert(live.epoch);
                 }
-            }
-            for lost in pair.take(&broken) {
                 // A generation that is on its way replaces what is lost, unless it is that which is.
-                if pending.is_none() || lost.generation == pending {
+                if seen == Seen::Broken && (pending.is_none() || live.generation == pending) {
                     self.wanted = Some(Due::Lost);
                 }
             }
-            pair.left(&self.unpublished, self.schedule.idle_before_removal);
+            pair.take(&gone);
+            let idle = self.schedule.idle_before_removal;
+            pair.review(&self.unpublished, newest.unwrap_or(0), idle);
             let offered = pair.epochs.iter().filter(|live| !live.withheld);
             told.extend(offered.flat_map(LiveEpoch::ids));
         }
@@ -221,11 +223,16 @@ impl Exchange {
         self.meet(now);
     }
 
-    /// A probe by the candidate epoch came back.
+    /// A probe by the candidate epoch came back. A probe is forgotten when the candidate changes: an epoch is told by
+    /// its tags, which a later one may have again.
     pub fn answered(&mut self, peer: &HostName, epoch: Epoch) {
         let pair = self.pairs.get_mut(peer);
         for live in pair.into_iter().flat_map(|pair| &mut pair.epochs) {
-            live.confirmed |= live.epoch == epoch && !live.withheld && live.lanes() > 0;
+            let published = |number| !self.unpublished.contains(&number);
+            live.confirmed |= live.epoch == epoch
+                && !live.withheld
+                && live.lanes() > 0
+                && live.generation.is_none_or(published);
         }
     }
 
@@ -297,12 +304,11 @@ impl Exchange {
             };
             for own in &mut self.generations {
                 let epoch = own.epoch_with(&key);
-                if pair.has(epoch) {
-                    continue;
-                }
-                if own.has_met(&key) {
-                    // The newest of both is gone: only another generation brings one.
-                    if Some(own.number) == newest {
+                if own.has_met(&key) || pair.has(epoch) {
+                    // The epoch is gone and is not made again; or it cannot be made, as another has its tags: of a
+                    // generation 64 before, or of one of the same number that an earlier process did not come to
+                    // publish. Only another generation brings the newest of both.
+                    if Some(own.number) == newest && !pair.derived(own.number, epoch) {
                         self.wanted.get_or_insert(Due::Lost);
                     }
                     continue;
@@ -319,9 +325,6 @@ impl Exchange {
                         self.observed.is_none() || live.ids().any(|id| self.occupied.contains(&id));
                     pair.epochs.push(live);
                 }
-            }
-            for gone in newest.map_or_else(Vec::new, |newest| pair.superfluous(newest)) {
-                self.occupied.extend(gone.ids());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One epoch of a pair as it lives: its associations, and what is known of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use drover_model::HostIndex;
 
@@ -8,7 +9,7 @@ use super::input::{AssociationId, Counted, Moment};
 use crate::association::{Association, Direction};
 use crate::spi::{Epoch, Lane, Spi};
 
-/// Which of two epochs of a pair is the newer: the same from both sides, for epochs both have derived.
+/// Which of two epochs of a pair is preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     /// Left by an earlier process.
@@ -22,6 +23,13 @@ pub(super) enum Rank {
         /// Of those that both hosts have made at the same time: the generation of the host with the lower index.
         lower: u64,
     },
+}
+
+impl Rank {
+    /// Whether it is newer than another for the peer as well. Of epochs that were adopted nobody knows here.
+    pub(super) fn is_newer_than(self, other: Self) -> bool {
+        matches!(self, Self::Derived { .. }) && self > other
+    }
 }
 
 #[derive(Debug)]
@@ -39,6 +47,8 @@ pub(super) struct LiveEpoch {
     pub(super) generation: Option<u64>,
     /// The kernel may still have another association of the same index: nothing is to be made yet.
     pub(super) withheld: bool,
+    /// It is to go: nothing of it is told any more.
+    pub(super) leaving: bool,
     /// The peer receives by it.
     pub(super) confirmed: bool,
     pub(super) since: Moment,
@@ -49,8 +59,8 @@ pub(super) struct LiveEpoch {
     received: u64,
     /// A moment by which the last packet had come.
     moved_by: Moment,
-    /// A moment after which a packet has come, if one has.
-    moved_after: Option<Moment>,
+    /// A moment by which the first packet had come, if one has, and one after which the last has.
+    moved: Option<(Moment, Moment)>,
     /// What one association has sent, at most.
     sent: u64,
 }
@@ -61,6 +71,8 @@ pub(super) enum Seen {
     Whole,
     /// An association is missing that was there.
     Broken,
+    /// It was to go and does.
+    Left,
 }
 
 impl LiveEpoch {
@@ -79,6 +91,7 @@ impl LiveEpoch {
             rank,
             generation,
             withheld: false,
+            leaving: false,
             confirmed: rank == Rank::Adopted { sending: true } && lanes > 0,
             since: now,
             peer,
@@ -92,7 +105,7 @@ impl LiveEpoch {
             lanes,
             received: 0,
             moved_by: now,
-            moved_after: None,
+            moved: None,
             sent: 0,
         })
     }
@@ -107,7 +120,7 @@ impl LiveEpoch {
 
     /// Whether anything ever came by it, or the peer is known to receive by it.
     pub(super) const fn tried(&self) -> bool {
-        self.confirmed || self.moved_after.is_some()
+        self.confirmed || self.moved.is_some()
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = AssociationId> + '_ {
@@ -124,7 +137,7 @@ impl LiveEpoch {
 
     /// What is to be in the kernel.
     pub(super) fn associations(&self) -> impl Iterator<Item = Association> + '_ {
-        let offered = if self.withheld {
+        let offered = if self.withheld || self.leaving {
             &[]
         } else {
             self.held.as_slice()
@@ -159,6 +172,9 @@ impl LiveEpoch {
         before: Option<Moment>,
         now: Moment,
     ) -> Seen {
+        if self.leaving && !self.ids().all(|id| counters.contains_key(&id)) {
+            return Seen::Left;
+        }
         if self.withheld {
             let occupied = self.ids().any(|id| counters.contains_key(&id));
             self.withheld = occupied;
@@ -183,17 +199,19 @@ impl LiveEpoch {
         if received > self.received {
             self.received = received;
             self.moved_by = now;
-            self.moved_after = Some(before.unwrap_or(self.since));
+            let first = self.moved.map_or(now, |(first, _)| first);
+            self.moved = Some((first, before.unwrap_or(self.since)));
             // A sender makes its receiving associations before the sending ones.
             self.confirmed |= self.lanes > 0;
         }
         Seen::Whole
     }
 
-    /// Whether something came by this epoch so long after the last that came by another.
-    pub(super) fn outlived(&self, other: &Self, idle: std::time::Duration) -> bool {
-        self.moved_after
-            .is_some_and(|moved| moved >= other.moved_by.after(idle))
+    /// Whether something came by this epoch so long after its first packet and after the last that came by another.
+    /// The first may have been a probe of a peer that sends by the other, and had nothing to send for long.
+    pub(super) fn outlived(&self, other: &Self, idle: Duration) -> bool {
+        self.moved
+            .is_some_and(|(first, last)| last >= first.max(other.moved_by).after(idle))
     }
 }
 

@@ -45,7 +45,8 @@ impl OwnGeneration {
         }
     }
 
-    /// The associations of the epoch with a peer's generation, once: the receiving ones first.
+    /// The associations of the epoch with a peer's generation, once: the receiving ones first, and of these the first lane
+    /// last, which probes come by.
     pub(super) fn meet(
         &mut self,
         identity: &Identity,
@@ -67,7 +68,8 @@ impl OwnGeneration {
         let epoch = self.epoch_with(peer);
         let mut associations = Vec::new();
         for direction in [Direction::Receive, Direction::Send] {
-            for lane in Lane::first(identity.lanes.max(peer.lanes)) {
+            let lanes: Vec<Lane> = Lane::first(identity.lanes.max(peer.lanes)).collect();
+            for lane in lanes.into_iter().rev() {
                 let (sender, receiver, spi) = match direction {
                     Direction::Receive => {
                         let spi = Spi::new(peer.index, lane, epoch.peer, epoch.own);

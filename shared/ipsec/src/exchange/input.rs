@@ -43,7 +43,8 @@ pub struct Schedule {
     /// A private key is wiped so long after the next generation was published: until then a peer that has not seen
     /// that one still gets an epoch.
     pub wipe_after: Duration,
-    /// An epoch goes when the sending one has been received by so long after it.
+    /// An epoch goes when the sending one has been received by for so long without it. Longer than a probe
+    /// takes to be answered or to be lost.
     pub idle_before_removal: Duration,
 }
 
@@ -118,7 +119,7 @@ pub enum Due {
     Schedule,
     /// An association has sent enough.
     Bytes,
-    /// An association is gone that cannot be made again.
+    /// A peer has no epoch of the newest generation any more, and can have none: an association is gone.
     Lost,
     /// Somebody asked.
     Asked,
@@ -170,8 +171,9 @@ pub enum RefusedKey {
 /// What is to be in the kernel for a peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerAssociations {
-    /// Every association, the receiving ones of an epoch before its sending ones: to be made in this order, so that
-    /// whatever comes by an epoch says that its sender can receive by it.
+    /// Every association, to be made in this order. Those an epoch is received by come before those it is sent by: what
+    /// comes by an epoch says that its sender can receive by it. The first lane is the last that is received by: a
+    /// probe that comes in it says that all can be.
     pub associations: Vec<Association>,
     /// The epoch to send by, once its associations are there.
     pub send: Option<Epoch>,

@@ -8,7 +8,7 @@ use drover_model::HostIndex;
 use super::epoch::{LiveEpoch, Rank};
 use super::input::{Adopted, AssociationId, Identity, Moment, PeerAssociations, PeerKey};
 use crate::association::{Association, Direction};
-use crate::spi::{Epoch, Spi, Tag};
+use crate::spi::{Epoch, Lane, Spi, Tag};
 
 /// How many epochs are kept that nothing has come by yet: a peer that has not seen as many generations of
 /// this host uses an earlier epoch, or needs the newest.
@@ -48,6 +48,11 @@ impl Pair {
             }
         }
         let epochs = epochs.into_iter().filter_map(|(epoch, associations)| {
+            // Without the first lane nobody was told that it can be received by, or it was being removed.
+            let first = (Direction::Receive, Lane::FIRST);
+            associations
+                .iter()
+                .find(|one| (one.direction, one.lane) == first)?;
             let sending = adopted.send == Some(epoch);
             LiveEpoch::new(
                 adopted.index,
@@ -72,6 +77,13 @@ impl Pair {
     /// Whether an epoch that lives has these tags: an index of its associations would be that of another.
     pub(super) fn has(&self, epoch: Epoch) -> bool {
         self.epochs.iter().any(|live| live.epoch == epoch)
+    }
+
+    /// Whether that epoch lives and is of this generation.
+    pub(super) fn derived(&self, number: u64, epoch: Epoch) -> bool {
+        self.epochs
+            .iter()
+            .any(|live| live.epoch == epoch && live.generation == Some(number))
     }
 
     /// The epoch to send by: the newest the peer is known to receive by, or else the newest.
@@ -118,33 +130,41 @@ impl Pair {
         }
     }
 
-    /// Takes out the epochs that are left: older than the one that is sent by, and nothing came by them for
-    /// a while although something came by that one.
-    pub(super) fn left(&mut self, unpublished: &BTreeSet<u64>, idle: Duration) -> Vec<LiveEpoch> {
-        let Some(sending) = self.sending(unpublished).filter(|live| live.confirmed) else {
-            return Vec::new();
-        };
-        let gone: BTreeSet<Epoch> = self
-            .epochs
-            .iter()
-            .filter(|live| live.rank < sending.rank && sending.outlived(live, idle))
-            .map(|live| live.epoch)
-            .collect();
-        self.take(&gone)
+    /// Says which epochs are to go, as far as is known now. What comes by one before the kernel has removed it keeps it.
+    pub(super) fn review(&mut self, unpublished: &BTreeSet<u64>, newest: u64, idle: Duration) {
+        let mut leaving = self.superfluous(newest);
+        leaving.extend(self.left(unpublished, idle));
+        for live in &mut self.epochs {
+            live.leaving = leaving.contains(&live.epoch);
+        }
     }
 
-    /// Takes out all but the newest of the epochs that nothing has come by.
-    pub(super) fn superfluous(&mut self, newest: u64) -> Vec<LiveEpoch> {
+    /// Older than the epoch that is sent by, and nothing came by them for a while although something came by that one.
+    fn left(&self, unpublished: &BTreeSet<u64>, idle: Duration) -> BTreeSet<Epoch> {
+        let Some(sending) = self.sending(unpublished).filter(|live| live.confirmed) else {
+            return BTreeSet::new();
+        };
+        let older = self
+            .epochs
+            .iter()
+            .filter(|live| sending.rank.is_newer_than(live.rank));
+        older
+            .filter(|live| sending.outlived(live, idle))
+            .map(|live| live.epoch)
+            .collect()
+    }
+
+    /// All but the newest of the epochs that nothing has come by.
+    fn superfluous(&self, newest: u64) -> BTreeSet<Epoch> {
         let age = |live: &LiveEpoch| (Tag::of(newest).get() + 64 - live.epoch.own.get()) % 64;
         let mut untried: Vec<&LiveEpoch> =
             self.epochs.iter().filter(|live| !live.tried()).collect();
         untried.sort_by_key(|live| (std::cmp::Reverse(live.rank), age(live)));
-        let gone: BTreeSet<Epoch> = untried
+        untried
             .into_iter()
             .skip(UNTRIED)
             .map(|live| live.epoch)
-            .collect();
-        self.take(&gone)
+            .collect()
     }
 
     /// Takes epochs out.
