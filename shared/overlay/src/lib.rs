@@ -15,7 +15,7 @@
 //!
 //! The overlay lives in its own network namespace (`drover`): a bridge for each network with the
 //! containers' ports on it, and the devices that lead to the other hosts. Only the outer ends of
-//! those devices are in the root namespace.
+//! those devices, and the associations and policies of IPsec, are in the root namespace.
 
 mod desired;
 #[cfg(test)]
