@@ -37,40 +37,40 @@ pub(super) fn pools(desired: &Desired) -> BTreeMap<String, Set> {
 
 /// The chains that drop and count packets from and to encrypted pools that arrive or leave in clear, before
 /// anybody else could change their addresses.
-pub(super) fn guards(arrives: &str, leaves: &str) -> [Chain<'static>; 2] {
-    let rules = |clear: &str, counter: &str| {
+pub(super) fn guards(arrives: &str, leaves: &str) -> [Chain<'static>; 4] {
+    let drops = |name: &'static str| {
         let ends = [
             "ip saddr @encrypted4",
             "ip daddr @encrypted4",
             "ip6 saddr @encrypted6",
             "ip6 daddr @encrypted6",
         ];
-        let rules = ends.map(|end| {
-            let fields = [clear, end, "counter name", counter, "drop"];
-            let fields: Vec<_> = fields.into_iter().filter(|it| !it.is_empty()).collect();
-            fields.join(" ")
-        });
-        rules.to_vec()
+        let rules = ends.map(|end| format!("{end} counter name {name} drop"));
+        Chain {
+            name,
+            hook: None,
+            rules: rules.to_vec(),
+        }
     };
-    let hook = |hook: &str| format!("type filter hook {hook} priority -350; policy accept;");
+    let asks = |name: &'static str, hook: &str, clear: &str, verdict: &str| Chain {
+        name,
+        hook: Some(format!(
+            "type filter hook {hook} priority -350; policy accept;"
+        )),
+        rules: vec![format!("{clear} {verdict}").trim().to_owned()],
+    };
     [
-        Chain {
-            name: "arriving",
-            hook: Some(hook("prerouting")),
-            rules: rules(arrives, "clear_in"),
-        },
-        Chain {
-            name: "leaving",
-            hook: Some(hook("postrouting")),
-            rules: rules(leaves, "clear_out"),
-        },
+        drops("clear_in"),
+        asks("arriving", "prerouting", arrives, "jump clear_in"),
+        drops("clear_out"),
+        asks("leaving", "postrouting", leaves, "jump clear_out"),
     ]
 }
 
 /// The same for the root namespace. An encrypted network has no packet there but what an XFRM interface is about to
 /// encrypt; what it has decrypted is in the `drover` namespace at once. The kernel of a host that does
 /// not encrypt may not know the question.
-pub(super) fn root_guards(desired: &Desired) -> [Chain<'static>; 2] {
+pub(super) fn root_guards(desired: &Desired) -> [Chain<'static>; 4] {
     if desired.host.as_ref().is_some_and(|host| host.encrypts) {
         guards("meta ipsec missing", "rt ipsec missing")
     } else {

@@ -58,8 +58,13 @@ fn a_host_without_a_cluster_or_without_encryption_lets_nothing_of_encrypted_netw
             family: TableFamily::Inet,
         };
         let root = tables.get(&root).unwrap();
-        let rule = "\t\tip daddr @encrypted4 counter name clear_out drop\n";
-        assert!(root.body.contains(rule), "{}", root.body);
+        let asked = |verdict: &str| format!("policy accept;\n\t\t{verdict}\n");
+        assert!(root.body.contains(&asked("jump clear_in")), "{}", root.body);
+        assert!(
+            root.body.contains(&asked("jump clear_out")),
+            "{}",
+            root.body
+        );
         assert_eq!(root.sets["encrypted4"].len(), 1);
         assert!(!printed(&tables).contains("jhash"));
     }
