@@ -20,10 +20,11 @@ const HEIGHTS: &[(&str, u8)] = &[
     ("drover-overlay", 2),
     ("drover-daemon", 3),
     ("drover-http", 3),
-    ("drover-kernel", 3),
     ("drover-pki", 3),
     ("drover-store", 3),
+    ("drover-xfrm", 3),
     ("drover-engine", 4),
+    ("drover-kernel", 4),
     ("drover-plugin-host", 4),
     ("drover-testkit", 5),
 ];
