@@ -140,8 +140,18 @@ impl Exchange {
     pub fn set_peers(&mut self, peers: &BTreeMap<HostName, PeerKey>, now: Moment) -> Vec<Refusal> {
         self.forget(|host, pair| !peers.get(host).is_some_and(|key| pair.is(key)));
         let mut refused = Vec::new();
+        let known = self.pairs.iter();
+        let mut holders: BTreeMap<HostIndex, HostName> = known
+            .map(|(host, pair)| (pair.index, host.clone()))
+            .collect();
         for (host, key) in peers {
-            if let Err(reason) = self.set_peer(host, key) {
+            let holder = holders.entry(key.index).or_insert_with(|| host.clone());
+            let result = if holder == host && key.index != self.identity.index {
+                self.set_peer(host, key)
+            } else {
+                Err(RefusedKey::Index(key.index))
+            };
+            if let Err(reason) = result {
                 let host = host.clone();
                 refused.push(Refusal { host, reason });
             }
@@ -153,10 +163,6 @@ impl Exchange {
     }
 
     fn set_peer(&mut self, host: &HostName, key: &PeerKey) -> Result<(), RefusedKey> {
-        let other = |(name, pair): (&HostName, &Pair)| name != host && pair.index == key.index;
-        if key.index == self.identity.index || self.pairs.iter().any(other) {
-            return Err(RefusedKey::Index(key.index));
-        }
         if let Some(known) = self.pairs.get(host).and_then(|pair| pair.newest.as_ref()) {
             if key.generation < known.generation {
                 return Err(RefusedKey::Older {

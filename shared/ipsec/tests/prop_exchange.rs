@@ -6,13 +6,16 @@
 //! `PROPTEST_CASES=5000 cargo test --release -p drover-ipsec --test prop_exchange`.
 #![cfg(test)]
 
+#[path = "prop_exchange/host.rs"]
+mod host;
 #[path = "prop_exchange/kernel.rs"]
 mod kernel;
 #[path = "prop_exchange/world.rs"]
 mod world;
 
+use host::HOSTS;
 use proptest::prelude::*;
-use world::{HOSTS, World};
+use world::World;
 
 #[derive(Debug, Clone)]
 enum Act {

@@ -1,45 +1,17 @@
-//! Hosts, each with a kernel and a process that does what its exchange says, and the store they all see, late.
+//! Hosts and the store that they all see, late; packets between them, and what is to be true of all this.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use drover_ipsec::{
-    Adopted, AssociationId, Epoch, Exchange, Identity, KeyMaterial, Moment, PeerAssociations,
-    PeerKey, PublicKey, Schedule,
-};
-use drover_model::{HostIndex, HostName};
+use drover_ipsec::{Adopted, AssociationId, Epoch, Exchange, Moment, PeerAssociations};
+use drover_model::HostIndex;
 use zeroize::Zeroizing;
 
-use crate::kernel::{Kernel, Key, Route};
+use crate::host::{Budget, HOSTS, Host, Joined, name};
+use crate::kernel::{Kernel, Key};
 
-pub(crate) const HOSTS: usize = 3;
 /// By then all that are connected and alive reach each other, in seconds.
 pub(crate) const CONVERGED: u64 = 8;
-
-/// What the store has of a host.
-#[derive(Debug, Clone)]
-pub(crate) struct Joined {
-    member: String,
-    index: HostIndex,
-    key: Option<(u64, PublicKey)>,
-}
-
-#[derive(Debug)]
-struct Host {
-    kernel: Kernel,
-    /// The process, while it lives, and how many lived before.
-    exchange: Option<Exchange>,
-    incarnation: u64,
-    /// Which members the associations in the kernel were made with.
-    disk: BTreeMap<usize, (String, HostIndex)>,
-    /// As whom.
-    disk_own: Option<(String, HostIndex)>,
-    connected: bool,
-    view: BTreeMap<usize, Joined>,
-    /// The newest generation it has made or heard of.
-    number: u64,
-    public: Option<PublicKey>,
-}
 
 #[derive(Debug)]
 struct Answer {
@@ -57,26 +29,6 @@ pub(crate) struct World {
     serial: u64,
     used: BTreeSet<(Key, u64)>,
     answers: Vec<Answer>,
-}
-
-fn name(host: usize) -> HostName {
-    format!("host-{host}").parse().unwrap()
-}
-
-fn lanes(host: usize) -> u8 {
-    [1, 2, 3][host]
-}
-
-/// The end of a process that dies after so many changes of the kernel.
-struct Died;
-
-struct Budget(usize);
-
-impl Budget {
-    fn spend(&mut self) -> Result<(), Died> {
-        self.0 = self.0.checked_sub(1).ok_or(Died)?;
-        Ok(())
-    }
 }
 
 impl World {
@@ -186,7 +138,7 @@ impl World {
         let Some(own) = host.view.get(&at).filter(|_| host.exchange.is_none()) else {
             return;
         };
-        let mut exchange = Self::exchange(at, own);
+        let mut exchange = Host::exchange(at, own);
         host.number = 0;
         if host.disk_own == Some((own.member.clone(), own.index)) {
             for (peer, (member, index)) in &host.disk {
@@ -212,23 +164,6 @@ impl World {
         host.exchange = Some(exchange);
     }
 
-    fn exchange(at: usize, own: &Joined) -> Exchange {
-        let identity = Identity {
-            cluster: "cluster".to_owned(),
-            member: own.member.clone(),
-            index: own.index,
-            lanes: lanes(at),
-        };
-        // Short, that rotations by schedule and by bytes happen; the idle time is that of the product.
-        let schedule = Schedule {
-            rotate_after: Duration::from_secs(400 + 7 * u64::try_from(at).unwrap()),
-            rotate_bytes: 150,
-            wipe_after: Duration::from_secs(60),
-            idle_before_removal: Duration::from_secs(30),
-        };
-        Exchange::new(identity, schedule)
-    }
-
     /// The process makes the kernel what it is to be, and publishes. It dies after so many changes, if it comes to that.
     pub(crate) fn step(&mut self, at: usize, changes: usize, answer_lost: bool) {
         let Some(mut exchange) = self.hosts[at].exchange.take() else {
@@ -241,11 +176,11 @@ impl World {
         };
         let now = self.moment();
         if (&exchange.identity().member, exchange.identity().index) != (&own.member, own.index) {
-            exchange = Self::exchange(at, &own);
+            exchange = Host::exchange(at, &own);
             self.hosts[at].number = 0;
         }
         exchange.observe(&self.hosts[at].kernel.counters(), now);
-        let peers = Self::peers(at, &self.hosts[at].view);
+        let peers = self.hosts[at].peers(at);
         exchange.set_peers(&peers, now);
         exchange.wipe(now);
         if exchange.due(now).is_some() {
@@ -263,22 +198,6 @@ impl World {
         }
         self.hosts[at].exchange = Some(exchange);
         self.nobody_who_went(at);
-    }
-
-    fn peers(at: usize, view: &BTreeMap<usize, Joined>) -> BTreeMap<HostName, PeerKey> {
-        let others = view.iter().filter(|(host, _)| **host != at);
-        let keys = others.filter_map(|(host, joined)| {
-            let (generation, public) = joined.key?;
-            let key = PeerKey {
-                member: joined.member.clone(),
-                index: joined.index,
-                generation,
-                public,
-                lanes: lanes(*host),
-            };
-            Some((name(*host), key))
-        });
-        keys.collect()
     }
 
     fn generate(&mut self, at: usize, exchange: &mut Exchange, known: u64) {
@@ -340,12 +259,17 @@ impl World {
     /// Sends a probe by the candidate epoch. A process answers it, some time.
     pub(crate) fn probe(&mut self, from: usize, to: usize) {
         let host = &self.hosts[from];
-        let route = host
-            .kernel
-            .routes
-            .get(&to)
-            .filter(|_| host.exchange.is_some());
-        let Some(epoch) = route.and_then(|route| route.candidate) else {
+        let told = host
+            .exchange
+            .as_ref()
+            .map(|exchange| exchange.path(&name(to)));
+        let route = host.kernel.routes.get(&to);
+        // The policy may be that of the process before, which probes no more.
+        let told = told.and_then(|path| path.candidate);
+        let Some(epoch) = route
+            .and_then(|route| route.candidate)
+            .filter(|epoch| told == Some(*epoch))
+        else {
             return;
         };
         let incarnation = host.incarnation;
@@ -448,95 +372,5 @@ impl World {
         };
         let (mine, its) = (epochs(one, other), epochs(other, one));
         mine.len() == 1 && its.iter().map(mirrored).eq(mine.iter().copied())
-    }
-}
-
-impl Host {
-    /// What a caller does with the paths, in the order that leaves no gap wherever it dies.
-    fn apply(
-        &mut self,
-        own: &Joined,
-        paths: &BTreeMap<usize, PeerAssociations>,
-        mut budget: Budget,
-    ) -> Result<(), Died> {
-        let view = self.view.clone();
-        self.forget_who_went(own, &view, &mut budget)?;
-        self.disk_own = Some((own.member.clone(), own.index));
-        self.kernel.own = Some(own.index);
-        for (peer, path) in paths {
-            let Some(joined) = view.get(peer) else {
-                continue;
-            };
-            self.disk
-                .insert(*peer, (joined.member.clone(), joined.index));
-            for association in &path.associations {
-                let id = AssociationId {
-                    peer: joined.index,
-                    direction: association.direction,
-                    spi: association.spi,
-                };
-                if let Some(key) = association.key.as_ref().map(KeyMaterial::expose)
-                    && !self.kernel.associations.contains_key(&id)
-                {
-                    budget.spend()?;
-                    self.kernel
-                        .make(id, association.epoch, &joined.member, *key);
-                }
-            }
-            let route = Route {
-                index: joined.index,
-                send: path.send.map(|epoch| (epoch, path.lanes)),
-                candidate: path.candidate,
-            };
-            if self.kernel.routes.get(peer) != Some(&route) {
-                budget.spend()?;
-                self.kernel.routes.insert(*peer, route);
-            }
-        }
-        let wanted: BTreeSet<AssociationId> = paths
-            .iter()
-            .filter_map(|(peer, path)| Some((view.get(peer)?.index, path)))
-            .flat_map(|(index, path)| {
-                path.associations
-                    .iter()
-                    .map(move |association| AssociationId {
-                        peer: index,
-                        direction: association.direction,
-                        spi: association.spi,
-                    })
-            })
-            .collect();
-        let all: Vec<AssociationId> = self.kernel.associations.keys().copied().collect();
-        for id in all.into_iter().filter(|id| !wanted.contains(id)) {
-            budget.spend()?;
-            self.kernel.associations.remove(&id);
-        }
-        Ok(())
-    }
-
-    /// The associations of a member that went are removed before its name or index is noted for another.
-    fn forget_who_went(
-        &mut self,
-        own: &Joined,
-        view: &BTreeMap<usize, Joined>,
-        budget: &mut Budget,
-    ) -> Result<(), Died> {
-        let same_own = self.disk_own == Some((own.member.clone(), own.index));
-        let gone = self.disk.clone().into_iter().filter(|(peer, known)| {
-            let now = view
-                .get(peer)
-                .map(|joined| (joined.member.clone(), joined.index));
-            !same_own || now.as_ref() != Some(known)
-        });
-        for (peer, (_, index)) in gone {
-            let all: Vec<AssociationId> = self.kernel.associations.keys().copied().collect();
-            for id in all.into_iter().filter(|id| id.peer == index) {
-                budget.spend()?;
-                self.kernel.associations.remove(&id);
-            }
-            self.kernel.routes.remove(&peer);
-            self.disk.remove(&peer);
-        }
-        Ok(())
     }
 }
