@@ -10,6 +10,11 @@ const REQUIRED: &str = "DROVER_REQUIRE";
 /// A pair of links.
 const LINKS: &str = "ip link add drover-a type veth peer name drover-b";
 
+/// An interface whose packets are encrypted, and an association with a key that nobody knows.
+const ENCRYPTION: &str = "ip link add drover-i type xfrm if_id 1
+    ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x60000001 mode tunnel if_id 1 \
+        aead 'rfc4106(gcm(aes))' 0x$(head -c 36 /dev/urandom | od -An -tx1 | tr -d ' \\n') 128";
+
 /// Something that a test needs of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
@@ -23,6 +28,8 @@ pub enum Capability {
     BridgeTables,
     /// nftables: `fwd` in a table of family `netdev`.
     Forwarding,
+    /// ESP with AES-GCM, and XFRM interfaces.
+    Esp,
     /// The program `etcd`.
     Etcd,
     /// The program `dockerd`.
@@ -33,12 +40,13 @@ pub enum Capability {
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Namespaces,
         Self::Vxlan,
         Self::Nftables,
         Self::BridgeTables,
         Self::Forwarding,
+        Self::Esp,
         Self::Etcd,
         Self::Dockerd,
         Self::Qemu,
@@ -53,6 +61,7 @@ impl Capability {
             Self::Nftables => "nftables",
             Self::BridgeTables => "bridge-tables",
             Self::Forwarding => "forwarding",
+            Self::Esp => "esp",
             Self::Etcd => "etcd",
             Self::Dockerd => "dockerd",
             Self::Qemu => "qemu",
@@ -83,6 +92,7 @@ impl Capability {
                      priority 0; }}'
                  nft add rule netdev drover a fwd to drover-b"
             )),
+            Self::Esp => in_namespace(ENCRYPTION),
             Self::Etcd => without_program("etcd"),
             Self::Dockerd => without_program("dockerd"),
             Self::Qemu => without_program("qemu-system-x86_64"),
