@@ -6,6 +6,8 @@
 //!   free --allocate--> leased --release--> resting --expire--> free       (in a block of this host)
 //!   (elsewhere) --begin_claim--> pending --finish_claim--> leased
 //!               --release--> resting --expire--> leaving --finish_release--> (elsewhere)
+//!   leased --agree, no longer this host's--> lost --release--> resting (in a block of this host), or forgotten
+//!          <--agree, when it has been this host's again for as long as an address rests--
 //! ```
 //!
 //! A change is made here first, then made durable by the caller, then told to anybody: what a method
@@ -344,7 +346,11 @@ impl HostPool {
                 true
             }
             Some(AddressState::Lost { .. }) => {
-                self.forget(address);
+                if self.own_block(address).is_some() && !self.is_set_aside(address) {
+                    self.rest(address, true, now);
+                } else {
+                    self.forget(address);
+                }
                 true
             }
             Some(AddressState::Resting { .. } | AddressState::Leaving) | None => false,
@@ -553,12 +559,24 @@ impl HostPool {
         if kept.is_none() {
             return false;
         }
-        if self.addresses.contains_key(&address) {
-            // A container here has had it all the while, from before this host was removed.
-            return true;
+        let until = now.saturating_add(self.quarantine);
+        match self.addresses.get(&address).cloned() {
+            // A container here has had it all the while, from before this host was removed. The other one may
+            // still run, so that it is not this host's to give when that container stops.
+            Some(
+                AddressState::Leased { mac, given_at } | AddressState::Lost { mac, given_at, .. },
+            ) => self.insert_lost(address, mac, given_at, Some(until)),
+            Some(AddressState::Unconfirmed) => self.insert_lost(address, None, now, Some(until)),
+            Some(AddressState::Resting { until, .. }) => {
+                self.resting.remove(&(until, address));
+                self.rest(address, true, now);
+            }
+            Some(AddressState::Leaving) => self.rest(address, true, now),
+            None => {
+                self.count(address, 1);
+                self.rest(address, true, now);
+            }
         }
-        self.count(address, 1);
-        self.rest(address, true, now);
         true
     }
 
@@ -702,6 +720,21 @@ impl HostPool {
         self.addresses
             .insert(address, AddressState::Resting { until, foreign });
         self.resting.insert((until, address));
+    }
+
+    fn insert_lost(
+        &mut self,
+        address: IpAddr,
+        mac: Option<MacAddress>,
+        given_at: UnixSeconds,
+        until: Option<UnixSeconds>,
+    ) {
+        let lost = AddressState::Lost {
+            mac,
+            given_at,
+            until,
+        };
+        self.addresses.insert(address, lost);
     }
 
     /// Keeps nothing more of an address, which is not this host's.

@@ -32,7 +32,7 @@ fn pool_use(pool: Pool, entry: &Entry) -> PoolUse {
     let mut quarantined = Vec::new();
     for (address, state) in entry.pool.addresses() {
         match state {
-            AddressState::Leased { mac, given_at } | AddressState::Lost { mac, given_at } => {
+            AddressState::Leased { mac, given_at } | AddressState::Lost { mac, given_at, .. } => {
                 leases.push(LeaseEntry {
                     address,
                     mac: *mac,

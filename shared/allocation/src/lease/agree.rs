@@ -61,7 +61,7 @@ impl HostPool {
         for record in own.values() {
             self.agree_on_block(record, view.mark, now, &mut agreement);
         }
-        self.agree_on_singles(records, view.member, &mut agreement);
+        self.agree_on_singles(records, view.member, now, &mut agreement);
         agreement.release_blocks = self.leaving_blocks().collect();
         agreement.changed = self.holding() != before;
         agreement
@@ -163,6 +163,7 @@ impl HostPool {
         &mut self,
         records: &[BlockRecord],
         member: &Member,
+        now: UnixSeconds,
         agreement: &mut Agreement,
     ) {
         let mine: BTreeMap<IpAddr, ClaimState> = records
@@ -192,13 +193,14 @@ impl HostPool {
                 agreement.release_addresses.push(*address);
             }
         }
-        self.agree_on_ownership(&mine, agreement);
+        self.agree_on_ownership(&mine, now, agreement);
     }
 
     /// What lies in no block of this host and is not claimed by it is not its own.
     fn agree_on_ownership(
         &mut self,
         mine: &BTreeMap<IpAddr, ClaimState>,
+        now: UnixSeconds,
         agreement: &mut Agreement,
     ) {
         // Both are in order, so that ten thousand leases cost one pass.
@@ -213,29 +215,39 @@ impl HostPool {
                 block.contains(*address) && !state.set_aside.contains_key(address)
             });
             let own = in_block || mine.get(address) == Some(&ClaimState::Granted);
-            let lost = matches!(state, AddressState::Lost { .. });
-            if own == lost {
+            let wrongly = match state {
+                AddressState::Lost { until, .. } if own => until.is_none_or(|until| until <= now),
+                AddressState::Lost { until, .. } => until.is_some(),
+                _ => !own,
+            };
+            if wrongly {
                 wrong.push((*address, state.clone(), own));
             }
         }
         for (address, state, own) in wrong {
             match state {
-                AddressState::Leased { mac, given_at } if !own => {
-                    self.addresses
-                        .insert(address, AddressState::Lost { mac, given_at });
+                AddressState::Leased { mac, given_at } => {
+                    let until = None;
+                    self.insert_lost(address, mac, given_at, until);
                 }
-                AddressState::Lost { mac, given_at } if own => {
-                    self.addresses
-                        .insert(address, AddressState::Leased { mac, given_at });
+                AddressState::Lost {
+                    mac,
+                    given_at,
+                    until,
+                } => {
+                    let over = own && until.is_some_and(|until| until <= now);
+                    if over {
+                        let leased = AddressState::Leased { mac, given_at };
+                        self.addresses.insert(address, leased);
+                    } else {
+                        // Others may have had it in between, and one of them may have been removed with
+                        // its container still running: it rests first, though it is in use.
+                        let until = own.then_some(now.saturating_add(self.quarantine));
+                        self.insert_lost(address, mac, given_at, until);
+                    }
                 }
-                AddressState::Resting { .. } | AddressState::Unconfirmed if !own => {
-                    self.forget(address);
-                }
-                AddressState::Leased { .. }
-                | AddressState::Lost { .. }
-                | AddressState::Resting { .. }
-                | AddressState::Unconfirmed
-                | AddressState::Leaving => continue,
+                AddressState::Resting { .. } | AddressState::Unconfirmed => self.forget(address),
+                AddressState::Leaving => continue,
             }
             agreement.touched.push(address);
         }

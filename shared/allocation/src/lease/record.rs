@@ -67,5 +67,9 @@ pub enum AddressState {
         mac: Option<MacAddress>,
         /// When it was given.
         given_at: UnixSeconds,
+        /// Until when another host's container may still have it, once it lies in a block of this host again;
+        /// then it is this host's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<UnixSeconds>,
     },
 }

@@ -362,7 +362,7 @@ fn an_address_that_was_lost_to_another_host_is_counted_once_when_it_comes_back()
         network: None,
     };
     let given = pool.allocate(mac(1), NOW).unwrap();
-    let agree = |pool: &mut HostPool, blocks: &[BlockRecord]| {
+    let agree = |pool: &mut HostPool, blocks: &[BlockRecord], now| {
         let mark = pool.mark();
         pool.agree(
             &PoolView {
@@ -371,10 +371,10 @@ fn an_address_that_was_lost_to_another_host_is_counted_once_when_it_comes_back()
                 member: &member,
                 mark,
             },
-            NOW,
+            now,
         )
     };
-    agree(&mut pool, &[]);
+    agree(&mut pool, &[], NOW);
     assert!(matches!(
         pool.address(given),
         Some(AddressState::Lost { .. })
@@ -388,13 +388,24 @@ fn an_address_that_was_lost_to_another_host_is_counted_once_when_it_comes_back()
     };
     again.claims.insert(given, claim);
     pool.add_block(&again, NOW);
-    agree(&mut pool, std::slice::from_ref(&again));
+    agree(&mut pool, std::slice::from_ref(&again), NOW);
     assert!(
         matches!(pool.address(given), Some(AddressState::Lost { .. })),
         "another has it"
     );
     again.claims.clear();
-    agree(&mut pool, std::slice::from_ref(&again));
+    let mut stopped = pool.clone();
+    agree(&mut stopped, std::slice::from_ref(&again), NOW);
+    assert!(stopped.release(given, NOW));
+    assert!(
+        matches!(
+            stopped.allocate_explicit(given, mac(2), NOW),
+            Err(LeaseError::Resting { .. })
+        ),
+        "the other host may have been removed with its container still running"
+    );
+    agree(&mut pool, std::slice::from_ref(&again), NOW);
+    agree(&mut pool, std::slice::from_ref(&again), NOW + 60);
     assert!(
         matches!(pool.address(given), Some(AddressState::Leased { .. })),
         "its own again"
