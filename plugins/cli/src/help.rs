@@ -4,7 +4,7 @@
 pub(crate) const DROVER: &str = "\
 Getting started, as root:
   drover up                                   run Drover on this host; leave it running
-  docker network create -d drover-net --ipam-driver drover-ipam -o encryption=off app
+  docker network create -d drover-net --ipam-driver drover-ipam app
 
 Two hosts:
   drover init                                 on the first; prints the line for the second

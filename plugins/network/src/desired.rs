@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use drover_control_api::record::{BlockRecord, ClaimState, HostRecord};
 use drover_daemon::{EncapsulationChoice, OverlaySettings};
-use drover_model::{Encapsulation, Family, HostName, Mtu};
+use drover_model::{Encapsulation, Encryption, Family, HostName, Mtu};
 use drover_overlay::{BlockHolder, Desired, Endpoint, NetworkPool, Peer, RemoteBlock, ThisHost};
 
 use crate::cluster::Cluster;
+use crate::owner;
 use crate::record::{Network, Records};
 
 /// What the data path follows from.
@@ -20,6 +21,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) underlay: Option<&'a str>,
     /// Hosts whose direct path did not answer, and whose VXLAN path is being tried.
     pub(crate) doubted: &'a BTreeSet<HostName>,
+    /// What there is for encrypted paths.
+    pub(crate) encryption: &'a owner::Encryption,
 }
 
 impl Sources<'_> {
@@ -32,7 +35,7 @@ impl Sources<'_> {
                 advertise: own.advertise,
                 underlay: self.underlay.map(ToOwned::to_owned),
                 vxlan_port: self.settings.vxlan_port,
-                encrypts: false,
+                encrypts: self.encryption.is_possible(),
             }),
             networks: self.networks(),
             endpoints: self.endpoints(),
@@ -84,7 +87,9 @@ impl Sources<'_> {
                 encapsulation: self.encapsulation(own, host),
                 watched: self.is_watched(own, host),
                 standby: self.doubted.contains(&host.name),
-                ipsec: None,
+                ipsec: self
+                    .encryption
+                    .path(&host.name, self.cluster.keys.get(&host.name)),
                 underlay_mtu: own.underlay_mtu.min(host.underlay_mtu),
             };
             (host.name.clone(), peer)
@@ -181,6 +186,9 @@ impl Sources<'_> {
             .cluster
             .own()
             .is_some_and(|own| own.advertise.is_ipv6());
+        if network.options.encryption == Encryption::Ipsec {
+            return wide_enough(underlay.inside(Encapsulation::Ipsec, six), network);
+        }
         let family = if six { Family::V6 } else { Family::V4 };
         // Packets of the other family than the underlay's travel by VXLAN even then.
         let direct = self.settings.encapsulation == EncapsulationChoice::Direct
@@ -193,15 +201,17 @@ impl Sources<'_> {
         } else {
             underlay.inside(Encapsulation::Vxlan, six)
         };
-        let smallest = if network
-            .subnets
-            .iter()
-            .any(|it| it.pool.family() == Family::V6)
-        {
-            1280
-        } else {
-            Mtu::MIN
-        };
-        Mtu::new(mtu.get().max(smallest)).unwrap_or(mtu)
+        wide_enough(mtu, network)
     }
+}
+
+/// IPv6 needs 1280 bytes (RFC 8200, section 5).
+fn wide_enough(mtu: Mtu, network: &Network) -> Mtu {
+    let mut families = network.subnets.iter().map(|it| it.pool.family());
+    let smallest = if families.any(|family| family == Family::V6) {
+        1280
+    } else {
+        Mtu::MIN
+    };
+    Mtu::new(mtu.get().max(smallest)).unwrap_or(mtu)
 }

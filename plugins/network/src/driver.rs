@@ -228,7 +228,7 @@ mod tests {
     fn what_is_wrong_with_a_network_is_named() {
         let wrong = |generic, data| read(generic, data).unwrap_err();
         let fine = || pool("drover", "10.42.0.0/16", "10.42.0.1/16");
-        assert!(wrong(json!({}), fine()).contains("encryption=off"));
+        assert!(wrong(json!({"encryption": "sometimes"}), fine()).contains("`on` or `off`"));
         let misspelt = wrong(json!({"encryptoin": "off"}), fine());
         assert!(misspelt.contains("did you mean `encryption`"), "{misspelt}");
         let off = || json!({"encryption": "off"});

@@ -48,7 +48,7 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     let records = record::Records::open(&database)?;
     let (view, connected) = (fabric.view(), fabric.connected());
     let (reporter, to_report) = report::channel();
-    let (owner, handle) = owner::Owner::new(settings, records, view, reporter);
+    let (owner, handle) = owner::Owner::new(settings, records, view, reporter, coordinator.clone());
     task::spawn("owner", owner.run());
     task::spawn("fabric", fabric.follow(coordinator.clone()));
     task::spawn("report", report::run(coordinator, to_report, connected));

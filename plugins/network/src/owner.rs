@@ -5,19 +5,23 @@
 //! reconcile. What the kernel has is remembered between commands ([`settle`]): a Join is a plan of two
 //! or three steps and observes nothing.
 
+mod encryption;
 mod endpoint;
 mod settle;
 mod status;
 mod watch;
 
+pub(crate) use encryption::Encryption;
+
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_control_api::plugin::{EndpointTable, PathTable, Reconciled, TornDown};
 use drover_daemon::Settings;
-use drover_kernel::Kernel;
+use drover_http::Client;
+use drover_http::control::CallError;
+use drover_kernel::{Kernel, Target};
 use drover_model::{EndpointId, NetworkId};
 use drover_overlay::State;
 use drover_plugin_host::DriverError;
@@ -52,8 +56,12 @@ pub(crate) enum Command {
     Leave(EndpointId, Reply<()>),
     /// A new engine process has activated the plugin.
     EngineStarted,
-    /// Which addresses of other hosts have answered.
-    Probed(BTreeSet<IpAddr>),
+    /// Which probes have been answered.
+    Probed(BTreeSet<Target>),
+    /// The number of this host's next key.
+    Generation(Result<u64, CallError>),
+    /// Whether a key is known to the cluster.
+    Published(u64, Result<(), CallError>),
     /// Compare and mend.
     Reconcile(Reply<Reconciled>),
     /// How other hosts are reached.
@@ -112,6 +120,8 @@ pub(crate) struct Owner {
     /// The way back to itself, for what runs beside it. Weak, so that the owner ends with its askers.
     myself: mpsc::WeakUnboundedSender<Command>,
     watch: watch::Watch,
+    encryption: Encryption,
+    coordinator: Client,
     complaints: channel::Sender<Vec<String>>,
     kernel: Option<Kernel>,
     /// What the kernel has, when that is known for sure.
@@ -131,11 +141,15 @@ impl Owner {
         records: Records,
         mut view: channel::Receiver<Arc<Cluster>>,
         reporter: Reporter,
+        coordinator: Client,
     ) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
         let (complaints, complaint_view) = channel::channel(Vec::new());
         let cluster = view.borrow_and_update().clone();
+        let encryption = Encryption::new(&settings.encryption);
         let owner = Self {
+            encryption,
+            coordinator,
             settings,
             records,
             view,
@@ -165,7 +179,7 @@ impl Owner {
         let steps = self.reconcile().await;
         info!(steps = steps.len(), "the data path is as recorded");
         loop {
-            let (next, probe) = (self.next, self.watch.next());
+            let (next, probe, tend) = (self.next, self.watch.next(), self.encryption.next());
             // The arms are cancel-safe: a command or a change that lost stays where it is.
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -177,6 +191,7 @@ impl Owner {
                     Err(_) => return,
                 },
                 () = sleep_until(probe) => self.probe().await,
+                () = sleep_until(tend) => self.tend().await,
                 () = sleep_until(next) => {
                     for step in self.reconcile().await {
                         info!(%step, "mended");
@@ -200,6 +215,8 @@ impl Owner {
             Command::Leave(id, reply) => answer(reply, self.leave(&id).await),
             Command::EngineStarted => self.engine_started().await,
             Command::Probed(answers) => self.probed(&answers).await,
+            Command::Generation(answer) => self.generation(answer).await,
+            Command::Published(number, answer) => self.published(number, answer).await,
             Command::Reconcile(reply) => {
                 let steps = self.reconcile().await;
                 answer(reply, Ok(Reconciled { steps }));
@@ -214,6 +231,7 @@ impl Owner {
     async fn follow_cluster(&mut self) {
         self.cluster = self.view.borrow_and_update().clone();
         self.underlay = None;
+        self.meet();
         self.settle().await;
         self.watch.soon();
     }

@@ -99,10 +99,7 @@ impl Kernel {
             Step::AddAssociation { .. }
             | Step::DeleteAssociation { .. }
             | Step::SetPolicy { .. }
-            | Step::DeletePolicy { .. } => Err(Error::Request {
-                action: step.to_string(),
-                source: std::io::ErrorKind::Unsupported.into(),
-            }),
+            | Step::DeletePolicy { .. } => self.take_security(step).await,
         }
     }
 
@@ -250,6 +247,9 @@ impl Kernel {
     }
 
     async fn try_create_link(&self, name: &str, link: &Link) -> Result<(), Error> {
+        if let Link::Ipsec(ipsec) = link {
+            return self.create_ipsec(name, ipsec).await;
+        }
         let bridge = self.bridge_index(link).await?;
         let around = Surroundings {
             root: &self.root_namespace,

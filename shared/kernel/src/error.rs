@@ -26,11 +26,39 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel cannot encrypt.
+    #[error("the kernel lacks {lacks}")]
+    Encryption {
+        /// What it lacks.
+        lacks: &'static str,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
     /// There is no such link.
     #[error("there is no link `{name}`")]
     NoLink {
         /// Its name.
         name: String,
+    },
+    /// ESP in UDP cannot be received by such a device.
+    #[error(
+        "ESP in UDP cannot be received by `{name}`: it is {kind}, and has to be Ethernet or bare IP"
+    )]
+    LinkType {
+        /// Its name.
+        name: String,
+        /// What it is.
+        kind: String,
+    },
+    /// The kernel refused a program.
+    #[error("the kernel refused the program that receives ESP in UDP{}{log}", if log.is_empty() { "" } else { ": " })]
+    Program {
+        /// What its verifier said.
+        log: String,
+        /// The refusal.
+        #[source]
+        source: io::Error,
     },
     /// `nft` is not installed.
     #[error(

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use drover_overlay::{Place, Step, TableFamily, TableName, name};
+use drover_xfrm::Xfrm;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
@@ -25,6 +26,8 @@ pub struct Kernel {
     pub(crate) overlay: Netlink,
     pub(crate) root: Netlink,
     pub(crate) nft: Nft,
+    /// IPsec of the root namespace; `None` when the kernel has no IPsec at all.
+    pub(crate) xfrm: Option<Xfrm>,
     overlay_elements: Elements,
     root_elements: Elements,
     pub(crate) announcer: Announcer,
@@ -69,6 +72,8 @@ impl Kernel {
             overlay_elements: Elements::open(&overlay_namespace)?,
             root_elements: Elements::open(&root_namespace)?,
             announcer: Announcer::open(&overlay_namespace)?,
+            // Our own namespace is the root.
+            xfrm: Xfrm::open().ok(),
             overlay_namespace,
             root_namespace,
             nft,
@@ -204,12 +209,19 @@ impl Kernel {
         }
         match self.links(Place::Root).await {
             Ok(links) => {
-                let ours = |name: &&str| *name == name::DIRECT_ROOT || name::is_sandbox_link(name);
+                let unmoved = |name: &str| name.starts_with("dip") && name::is_ours(name);
+                let ours = |name: &&str| {
+                    *name == name::DIRECT_ROOT || name::is_sandbox_link(name) || unmoved(name)
+                };
                 for name in links.iter().filter_map(name_of).filter(ours) {
                     let done = self.delete_link(Place::Root, name).await;
                     collect(done, format!("link {name}"), &mut removed, &mut errors);
                 }
             }
+            Err(error) => errors.push(error),
+        }
+        match self.remove_security().await {
+            Ok(steps) => removed.extend(steps),
             Err(error) => errors.push(error),
         }
         for name in self.overlay_links(&mut errors).await {

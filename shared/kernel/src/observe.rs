@@ -10,12 +10,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use drover_model::{MacAddress, Mtu};
-use drover_overlay::{Bridge, Direct, Link, Place, Port, State, Target, Vxlan, name, sysctl_names};
+use drover_overlay::{
+    Bridge, Direct, Ipsec, Link, Place, Port, State, Target, Vxlan, name, sysctl_names,
+};
 use ipnet::IpNet;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVxlan, InfoXfrm, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -70,6 +72,7 @@ impl Kernel {
                 .tables
                 .extend(self.nft.tables(self.namespace(place), place).await?);
         }
+        self.observe_security(&mut state).await?;
         Ok(state)
     }
 
@@ -230,6 +233,7 @@ fn read_link(
         Some(InfoKind::Veth) if name.starts_with("ep") => read_port(link, names),
         Some(InfoKind::Veth) if name == name::DIRECT => read_direct(link, root),
         Some(InfoKind::Vxlan) if name.starts_with("dvx") => read_vxlan(link),
+        Some(InfoKind::Xfrm) if name.starts_with("dip") => read_ipsec(link),
         _ => None,
     };
     read.unwrap_or(Link::Foreign)
@@ -309,6 +313,20 @@ fn read_vxlan(link: &LinkMessage) -> Option<Link> {
         mtu,
         mac,
     }))
+}
+
+fn read_ipsec(link: &LinkMessage) -> Option<Link> {
+    let data = infos(link).find_map(|info| match info {
+        LinkInfo::Data(InfoData::Xfrm(data)) => Some(data),
+        _ => None,
+    })?;
+    let if_id = data.iter().find_map(|info| match info {
+        InfoXfrm::IfId(number) => Some(*number),
+        _ => None,
+    })?;
+    let mtu = mtu_of(link)?;
+    let up = link.header.flags.contains(LinkFlags::Up);
+    up.then_some(Link::Ipsec(Ipsec { if_id, mtu }))
 }
 
 fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(IpNet, Target)> {

@@ -113,11 +113,6 @@ pub enum OptionError {
         /// What it may be.
         expected: &'static str,
     },
-    /// Encrypted networks are not there yet.
-    #[error(
-        "drover cannot encrypt networks yet; say that this one may be clear: `docker network create -o encryption=off ...` (Compose: `driver_opts: {{encryption: \"off\"}}`)"
-    )]
-    EncryptionMissing,
 }
 
 fn hint(nearest: Option<&str>) -> String {
@@ -146,7 +141,7 @@ impl NetworkOptions {
     /// Checks the pairs that Docker hands on in `com.docker.network.generic`.
     ///
     /// # Errors
-    /// When an option is not known, a value is not usable, or the network would have to be encrypted.
+    /// When an option is not known, or a value is not usable.
     pub fn parse(pairs: &BTreeMap<String, String>) -> Result<Self, OptionError> {
         let mut options = Self {
             encryption: Encryption::Ipsec,
@@ -164,10 +159,7 @@ impl NetworkOptions {
                 }
             }
         }
-        match options.encryption {
-            Encryption::Off => Ok(options),
-            Encryption::Ipsec => Err(OptionError::EncryptionMissing),
-        }
+        Ok(options)
     }
 }
 
@@ -212,10 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn a_network_without_encryption_off_is_refused_with_the_remedy() {
-        let text = parse(&[]).unwrap_err().to_string();
-        assert!(text.contains("-o encryption=off"), "{text}");
-        assert!(parse(&[("encryption", "off")]).is_ok());
+    fn a_network_is_encrypted_unless_somebody_says_otherwise() {
+        let encryption = |pairs: &[_]| parse(pairs).unwrap().encryption;
+        assert_eq!(encryption(&[]), Encryption::Ipsec);
+        assert_eq!(encryption(&[("encryption", "on")]), Encryption::Ipsec);
+        assert_eq!(encryption(&[("encryption", "off")]), Encryption::Off);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use drover_model::{EndpointId, NetworkId};
+use drover_model::{Encryption, EndpointId, NetworkId};
 use drover_overlay::name;
 use drover_plugin_host::DriverError;
 use drover_plugin_protocol::network::JoinAnswer;
@@ -42,12 +42,28 @@ impl Owner {
         Ok(())
     }
 
+    /// What is to be encrypted and cannot be would reach nobody.
+    async fn refuse_without_encryption(&mut self, network: &Network) -> Result<(), DriverError> {
+        if network.options.encryption == Encryption::Off {
+            return Ok(());
+        }
+        self.open_kernel().await?;
+        self.try_encryption().await;
+        match self.encryption.impossible() {
+            None => Ok(()),
+            Some(reason) => Err(DriverError::new(format!(
+                "this host cannot encrypt: {reason}. A network that may be clear is made with `-o encryption=off` (Compose: `driver_opts: {{encryption: \"off\"}}`)"
+            ))),
+        }
+    }
+
     pub(super) async fn create_network(
         &mut self,
         id: &NetworkId,
         network: Network,
     ) -> Result<(), DriverError> {
         self.refuse_after_tear_down()?;
+        self.refuse_without_encryption(&network).await?;
         let replaced = self.networks_in_the_way(id, &network)?;
         self.records.remove_networks(&replaced).map_err(unwritten)?;
         self.records.put_network(id, network).map_err(unwritten)?;

@@ -59,6 +59,9 @@ impl Owner {
                 warn!(%error, "the kernel cannot be observed");
             }
             self.forget_lost_endpoints();
+            self.try_encryption().await;
+            self.meet();
+            self.observe_associations().await;
         }
         let settled = self.settle().await;
         self.reporter.attachments(self.records.attachments());
@@ -127,6 +130,7 @@ impl Owner {
                 break;
             };
             let plan = plan(&desired, &known);
+            self.making(&plan.steps);
             settled.failed = self.apply(&plan).await;
             settled
                 .steps
@@ -157,6 +161,7 @@ impl Owner {
             settings: &self.settings.overlay,
             underlay: self.underlay.as_deref(),
             doubted: self.watch.doubted(),
+            encryption: &self.encryption,
         }
     }
 

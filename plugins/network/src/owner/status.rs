@@ -1,5 +1,7 @@
 //! What the owner tells of itself: paths, endpoints and complaints.
 
+use std::collections::BTreeMap;
+
 use drover_control_api::plugin::{
     EndpointEntry, EndpointTable, NetworkEntry, PacketCounters, PathEntry, PathTable,
 };
@@ -44,6 +46,7 @@ impl Owner {
                 .push("this host was removed from its cluster; run `drover leave`".to_owned());
         }
         complaints.extend(self.fallback_complaints());
+        complaints.extend(self.encryption_complaints());
         self.complaints.send_if_modified(|now| {
             let changed = *now != complaints;
             *now = complaints;
@@ -52,12 +55,16 @@ impl Owner {
     }
 
     pub(super) async fn paths(&mut self) -> Result<PathTable, DriverError> {
-        let counters = match &self.kernel {
-            Some(kernel) => kernel
-                .counters()
-                .await
-                .map_err(|error| DriverError::chain(&error))?,
-            None => std::collections::BTreeMap::new(),
+        let (counters, associations) = match &self.kernel {
+            Some(kernel) => {
+                let counters = kernel.counters().await;
+                let associations = kernel.association_counters().await;
+                (
+                    counters.map_err(|error| DriverError::chain(&error))?,
+                    associations.map_err(|error| DriverError::chain(&error))?,
+                )
+            }
+            None => (BTreeMap::new(), Vec::new()),
         };
         let desired = self.sources().desired();
         let Some(own) = self.cluster.own() else {
@@ -83,13 +90,9 @@ impl Owner {
                     .underlay_mtu
                     .inside(encapsulation, family == Family::V6),
                 blocks: u32::try_from(owned).unwrap_or(u32::MAX),
-                packets: PacketCounters {
-                    sent: counted.sent,
-                    received: counted.received,
-                    dropped: counted.dropped,
-                },
+                packets: packets(counted),
                 device,
-                encryption: None,
+                encryption: self.encrypted_path(host, peer, &counters, &associations),
             }
         });
         Ok(PathTable {
@@ -103,7 +106,7 @@ impl Owner {
                 .counters()
                 .await
                 .map_err(|error| DriverError::chain(&error))?,
-            None => std::collections::BTreeMap::new(),
+            None => BTreeMap::new(),
         };
         let networks = self
             .records
@@ -131,5 +134,14 @@ impl Owner {
             networks: networks.collect(),
             endpoints: endpoints.collect(),
         })
+    }
+}
+
+/// What a device has counted, to be told.
+pub(super) fn packets(counted: drover_kernel::Counters) -> PacketCounters {
+    PacketCounters {
+        sent: counted.sent,
+        received: counted.received,
+        dropped: counted.dropped,
     }
 }

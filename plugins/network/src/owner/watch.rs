@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use drover_control_api::record::HostRecord;
 use drover_daemon::task;
+use drover_kernel::Target;
 use drover_model::{Family, HostName};
 use drover_overlay::name;
 use tokio::time::Instant;
@@ -122,15 +123,21 @@ impl Owner {
         });
     }
 
-    async fn probe_targets(&self) -> BTreeSet<(IpAddr, u32)> {
-        let mut targets = BTreeSet::new();
+    async fn probe_targets(&self) -> BTreeSet<Target> {
+        let mut targets = self.encryption_targets();
         for host in self.watched() {
             let family = Family::of(host.advertise);
-            targets.insert((name::probe(host.index, family), 0));
+            targets.insert(Target::routed(name::probe(host.index, family)));
             let device = name::vxlan(host.index);
             if let (true, Some(kernel)) = (self.watch.doubted.contains(&host.name), &self.kernel) {
                 match kernel.overlay_index(&device).await {
-                    Ok(index) => drop(targets.insert((vxlan_address(&host), index))),
+                    Ok(link) => {
+                        targets.insert(Target {
+                            address: vxlan_address(&host),
+                            link,
+                            mark: 0,
+                        });
+                    }
                     Err(error) => debug!(%error, "a path cannot be probed"),
                 }
             }
@@ -139,10 +146,13 @@ impl Owner {
     }
 
     /// Draws the conclusions from answers.
-    pub(super) async fn probed(&mut self, answers: &BTreeSet<IpAddr>) {
+    pub(super) async fn probed(&mut self, answers: &BTreeSet<Target>) {
+        self.encryption_answered(answers).await;
+        let answers = answers.iter().filter(|target| target.mark == 0);
+        let answers: BTreeSet<_> = answers.map(|target| target.address).collect();
         let (doubted, fallbacks) = (self.watch.doubted.clone(), self.records.fallbacks().clone());
         for host in self.watched() {
-            self.judge(&host, answers);
+            self.judge(&host, &answers);
         }
         if self.watch.doubted != doubted || *self.records.fallbacks() != fallbacks {
             self.settle().await;

@@ -1,0 +1,323 @@
+//! IPsec in the root namespace: associations and policies as the values of `drover-overlay`, the steps that
+//! change them, what they have counted, and whether this kernel has any of it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+
+use drover_ipsec::{KeyMaterial, Spi};
+use drover_overlay::{
+    AssociationId, Ipsec, Link, Place, PolicyDirection, PolicyKey, PolicyTemplate,
+    SecurityAssociation, State, Step, name,
+};
+use drover_xfrm::{PolicyId, PolicySpec, SeenState, Shape, StateSpec, Xfrm};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::{LinkUnspec, LinkXfrm};
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::kernel::Kernel;
+
+/// How many packets a receiving association remembers: lanes are in order, but the network need not be.
+const WINDOW: u32 = 4096;
+/// The interface and the index that are tried to see whether the kernel can encrypt.
+const TRIED: (u32, u32) = (0x6472_ffff, 0x6fff_ffff);
+/// The link that is tried.
+const TRIED_LINK: &str = "dvr-try";
+
+/// What an association of ours has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssociationCounters {
+    /// Which.
+    pub id: AssociationId,
+    /// The number of its interface.
+    pub if_id: u32,
+    /// Packets carried.
+    pub packets: u64,
+    /// Bytes carried.
+    pub bytes: u64,
+    /// Packets refused because they had been seen, or were too old to tell.
+    pub replayed: u64,
+    /// Packets refused because they were not made with its key.
+    pub forged: u64,
+}
+
+impl Kernel {
+    /// What the associations of ours have counted: those of [`Spi`]'s form on interfaces of ours.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn association_counters(&self) -> Result<Vec<AssociationCounters>, Error> {
+        let Some(xfrm) = &self.xfrm else {
+            return Ok(Vec::new());
+        };
+        let seen = xfrm.states().await.map_err(unlisted("associations"))?;
+        let ours = seen.iter().filter(|state| state.shape == Shape::Ours);
+        let counters = ours.filter_map(|state| {
+            Some(AssociationCounters {
+                id: id_of(state)?,
+                if_id: state.if_id,
+                packets: state.packets,
+                bytes: state.bytes,
+                replayed: state.replayed.saturating_add(state.late),
+                forged: state.forged,
+            })
+        });
+        Ok(counters.collect())
+    }
+
+    /// Whether this kernel can encrypt: an association and an interface are made in the `drover` namespace, and
+    /// removed.
+    ///
+    /// # Errors
+    /// With what it lacks.
+    pub async fn encryption(&self) -> Result<(), Error> {
+        let runtime = tokio::runtime::Handle::current();
+        let open = move || {
+            let _entered = runtime.enter();
+            Xfrm::open()
+        };
+        let opened = self.overlay_namespace.run(open).await;
+        let opened = opened.and_then(|opened| opened);
+        let xfrm = opened.map_err(|source| Error::Encryption {
+            lacks: "IPsec (CONFIG_XFRM_USER)",
+            source,
+        })?;
+        let (if_id, spi) = TRIED;
+        let mut key = Zeroizing::new([0; KeyMaterial::LENGTH]);
+        getrandom::fill(key.as_mut_slice()).map_err(|error| Error::Request {
+            action: "draw random numbers".to_owned(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let [source, destination] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+        let key = KeyMaterial::new(key);
+        let state = StateSpec {
+            spi,
+            source,
+            destination,
+            if_id,
+            request: if_id,
+            udp: None,
+            key: &key,
+            window: WINDOW,
+        };
+        let made = xfrm.add_state(&state).await;
+        let removed = xfrm.delete_state(spi, destination).await;
+        made.and(removed).map_err(|error| Error::Encryption {
+            lacks: "ESP with AES-GCM (modules esp4, esp6 and gcm; CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)",
+            source: std::io::Error::other(error),
+        })?;
+        let link = LinkXfrm::new(TRIED_LINK, 0, if_id).build();
+        let request = RouteNetlinkMessage::NewLink(link);
+        let made = self
+            .overlay
+            .request(request, NLM_F_CREATE, || {
+                "make an XFRM interface".to_owned()
+            })
+            .await;
+        made.map_err(|error| Error::Encryption {
+            lacks: "XFRM interfaces (module xfrm_interface; CONFIG_XFRM_INTERFACE)",
+            source: std::io::Error::other(error),
+        })?;
+        self.delete_link(Place::Overlay, TRIED_LINK).await
+    }
+
+    pub(crate) async fn observe_security(&self, state: &mut State) -> Result<(), Error> {
+        let Some(xfrm) = &self.xfrm else {
+            return Ok(());
+        };
+        for seen in xfrm.states().await.map_err(unlisted("associations"))? {
+            let Some(id) = id_of(&seen).filter(|_| seen.shape != Shape::Larval) else {
+                continue;
+            };
+            // One of another shape is not as any of ours, and is to go.
+            let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            let source = if seen.shape == Shape::Ours {
+                seen.source
+            } else {
+                nowhere
+            };
+            let association = SecurityAssociation {
+                if_id: seen.if_id,
+                source,
+                udp: seen.udp,
+                key: None,
+            };
+            state.associations.insert(id, association);
+        }
+        for seen in xfrm.policies().await.map_err(unlisted("policies"))? {
+            if name::interface_peer(seen.id.if_id).is_some() {
+                let (key, template) = read_policy(&seen);
+                state.policies.insert(key, template);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn take_security(&self, step: &Step) -> Result<(), Error> {
+        let says = |error: drover_xfrm::Error| Error::Request {
+            action: step.to_string(),
+            source: std::io::Error::other(error),
+        };
+        let Some(xfrm) = &self.xfrm else {
+            return Err(Error::Encryption {
+                lacks: "IPsec (CONFIG_XFRM_USER)",
+                source: std::io::ErrorKind::Unsupported.into(),
+            });
+        };
+        match step {
+            Step::AddAssociation { id, association } => {
+                let Some(key) = &association.key else {
+                    return Ok(());
+                };
+                let state = StateSpec {
+                    spi: id.spi.get(),
+                    source: association.source,
+                    destination: id.destination,
+                    if_id: association.if_id,
+                    request: association.if_id,
+                    udp: association.udp,
+                    key,
+                    window: WINDOW,
+                };
+                let made = xfrm.add_state(&state).await;
+                if made.is_err() && forget_larval(xfrm, id).await? {
+                    return xfrm.add_state(&state).await.map_err(says);
+                }
+                made.map_err(says)
+            }
+            Step::DeleteAssociation { id } => {
+                let gone = xfrm.delete_state(id.spi.get(), id.destination).await;
+                gone.map_err(says)
+            }
+            Step::SetPolicy { key, template } => {
+                xfrm.set_policy(&policy(key, template)).await.map_err(says)
+            }
+            Step::DeletePolicy { key } => xfrm.delete_policy(&policy_id(key)).await.map_err(says),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes an XFRM interface in the root namespace, which it looks its associations up in for ever, and moves
+    /// it: one that is asked for in another namespace at once would look there (`xfrmi_newlink`).
+    pub(crate) async fn create_ipsec(&self, name: &str, link: &Ipsec) -> Result<(), Error> {
+        let action = || format!("create link {name}");
+        let message = LinkXfrm::new(name, 0, link.if_id)
+            .mtu(link.mtu.get().into())
+            .build();
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let request = || RouteNetlinkMessage::NewLink(message.clone());
+        let made = self.root.request(request(), flags, action).await;
+        if let Err(error) = made {
+            if error.errno() != Some(nix::libc::EEXIST) {
+                return Err(error);
+            }
+            // One that was made and not moved.
+            self.delete_link(Place::Root, name).await?;
+            self.root.request(request(), flags, action).await?;
+        }
+        let index = self.index(Place::Root, name).await?;
+        let to_overlay = LinkUnspec::new_with_index(index)
+            .setns_by_fd(self.overlay_namespace.file().as_raw_fd())
+            .build();
+        let moved = RouteNetlinkMessage::SetLink(to_overlay);
+        self.root.request(moved, 0, action).await?;
+        let index = self.index(Place::Overlay, name).await?;
+        let link = Link::Ipsec(link.clone());
+        let up: LinkMessage = crate::message::change_link(index, &link, None);
+        let up = RouteNetlinkMessage::SetLink(up);
+        self.overlay.request(up, 0, action).await
+    }
+
+    /// Removes all associations and policies of ours, and interfaces that were never moved.
+    pub(crate) async fn remove_security(&self) -> Result<Vec<String>, Error> {
+        let mut state = State::default();
+        self.observe_security(&mut state).await?;
+        let policies = state.policies.keys();
+        let policies = policies.map(|key| Step::DeletePolicy { key: *key });
+        let associations = state.associations.keys();
+        let associations = associations.map(|id| Step::DeleteAssociation { id: *id });
+        let steps: Vec<_> = policies.chain(associations).collect();
+        for step in &steps {
+            self.take_security(step).await?;
+        }
+        Ok(steps.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// A packet that found no association may have left one without a key in its place. Whether it had.
+async fn forget_larval(xfrm: &Xfrm, id: &AssociationId) -> Result<bool, Error> {
+    let failed = || unlisted("associations");
+    let (spi, destination) = (id.spi.get(), id.destination);
+    let states = xfrm.states().await.map_err(failed())?;
+    let larval = states.iter().any(|state| {
+        state.shape == Shape::Larval && state.spi == spi && state.destination == destination
+    });
+    if larval {
+        let gone = xfrm.delete_state(spi, destination).await;
+        gone.map_err(failed())?;
+    }
+    Ok(larval)
+}
+
+fn unlisted(what: &'static str) -> impl Fn(drover_xfrm::Error) -> Error {
+    move |error| Error::Request {
+        action: format!("list {what}"),
+        source: std::io::Error::other(error),
+    }
+}
+
+fn id_of(seen: &SeenState) -> Option<AssociationId> {
+    name::interface_peer(seen.if_id)?;
+    Some(AssociationId {
+        spi: Spi::read(seen.spi)?,
+        destination: seen.destination,
+    })
+}
+
+fn policy_id(key: &PolicyKey) -> PolicyId {
+    PolicyId {
+        if_id: key.if_id,
+        direction: match key.direction {
+            PolicyDirection::In => drover_xfrm::PolicyDirection::In,
+            PolicyDirection::Out => drover_xfrm::PolicyDirection::Out,
+        },
+        family: key.family,
+        mark: key.mark,
+    }
+}
+
+/// What comes in comes from the peer.
+fn policy(key: &PolicyKey, template: &PolicyTemplate) -> PolicySpec {
+    let (source, destination) = match key.direction {
+        PolicyDirection::In => (template.remote, template.local),
+        PolicyDirection::Out => (template.local, template.remote),
+    };
+    PolicySpec {
+        id: policy_id(key),
+        source,
+        destination,
+        spi: template.spi.map(Spi::get),
+        request: key.if_id,
+    }
+}
+
+fn read_policy(seen: &PolicySpec) -> (PolicyKey, PolicyTemplate) {
+    let (direction, local, remote) = match seen.id.direction {
+        drover_xfrm::PolicyDirection::In => (PolicyDirection::In, seen.destination, seen.source),
+        drover_xfrm::PolicyDirection::Out => (PolicyDirection::Out, seen.source, seen.destination),
+    };
+    let key = PolicyKey {
+        if_id: seen.id.if_id,
+        direction,
+        family: seen.id.family,
+        mark: seen.id.mark,
+    };
+    let template = PolicyTemplate {
+        local,
+        remote,
+        spi: seen.spi.and_then(Spi::read),
+    };
+    (key, template)
+}
