@@ -15,7 +15,11 @@ mod netlink;
 mod nft;
 mod observe;
 mod probe;
+mod receiver;
+mod security;
 
 pub use error::Error;
 pub use kernel::{Counters, Failed, Kernel};
-pub use probe::Prober;
+pub use probe::{Prober, Target};
+pub use receiver::{Receiver, ReceiverSeen};
+pub use security::AssociationCounters;

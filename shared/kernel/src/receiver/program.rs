@@ -1,0 +1,305 @@
+//! The program: turns our ESP in UDP into bare ESP, and lets everything else go on as it came.
+//!
+//! It runs for every packet that comes in by the underlay device, before the host's own stack. It changes
+//! a packet only when all of it is as expected: for this host and its address, with no other VLAN's tag,
+//! IPv4 without options and unfragmented or IPv6 without extension headers, lengths that agree, a port of ours,
+//! and an SPI that begins as ours do ([`drover_ipsec::Spi`]).
+
+use std::net::IpAddr;
+
+use super::assembler::{
+    Function, Line, Register, When, Width, add, add_register, and, assemble, call, copy, exit,
+    jump_if, jump_if_register, load, network_order, set, shift_right, store, store_value, xor,
+};
+use Register::{Frame, R0, R1, R2, R3, R4, R5, R6, R7};
+use Width::{Byte, Half, Word};
+
+/// How many ports there are: one for each lane.
+pub(super) const PORTS: u16 = 8;
+
+/// The packet goes on to other filters, and then to the host's stack (`TC_ACT_UNSPEC`).
+const GO_ON: i32 = -1;
+/// The packet is dropped (`TC_ACT_SHOT`).
+const DROP: i32 = 2;
+
+/// `sizeof(struct udphdr)`.
+const UDP_HEADER: i16 = 8;
+/// The SPI and the sequence number.
+const ESP_HEADER: i16 = 8;
+const UDP: i32 = 17;
+const ESP: i32 = 50;
+/// The first four bits of our SPIs, and where they are in the first byte.
+const SPI_MARK: i32 = 0x60;
+const SPI_MASK: i32 = 0xf0;
+
+/// Fields of `struct __sk_buff`.
+mod context {
+    pub(super) const LENGTH: i16 = 0;
+    pub(super) const PACKET_TYPE: i16 = 4;
+    pub(super) const PROTOCOL: i16 = 16;
+    pub(super) const VLAN_PRESENT: i16 = 20;
+    pub(super) const VLAN_TAG: i16 = 24;
+}
+
+/// `bpf_skb_adjust_room`: right after the IP header.
+const ROOM_AFTER_IP: i32 = 0;
+/// `bpf_skb_store_bytes`: keeps a checksum of the whole packet right, if the device has made one.
+const KEEP_CHECKSUM: i32 = 1;
+/// `PACKET_HOST`: for this host.
+const FOR_THIS_HOST: i32 = 0;
+
+/// What comes before the IP header on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// An Ethernet header.
+    Ethernet,
+    /// Nothing.
+    Bare,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Untagged,
+    GoOn,
+    Drop,
+}
+
+/// Where things are in an IP packet with UDP and ESP inside, whose headers lie at the end of the stack.
+struct Layout {
+    ether_type: u16,
+    /// The length of the IP header.
+    header: i16,
+    /// The field that has the length, and how much of the header it counts.
+    length: i16,
+    counted: i16,
+    protocol: i16,
+    destination: i16,
+}
+
+impl Layout {
+    const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self {
+                ether_type: 0x0800,
+                header: 20,
+                length: 2,
+                counted: 20,
+                protocol: 9,
+                destination: 16,
+            },
+            IpAddr::V6(_) => Self {
+                ether_type: 0x86dd,
+                header: 40,
+                length: 4,
+                counted: 0,
+                protocol: 6,
+                destination: 24,
+            },
+        }
+    }
+
+    /// How much is looked at: all headers.
+    const fn looked_at(&self) -> i16 {
+        self.header + UDP_HEADER + ESP_HEADER
+    }
+
+    /// Where a field of the packet is, from the end of the stack, whose words are aligned.
+    const fn on_stack(&self, field: i16) -> i16 {
+        field - (self.looked_at() + 7) / 8 * 8
+    }
+}
+
+/// The program for packets to an address, and to ports from `first_port` on.
+pub(super) fn program(framing: Framing, address: IpAddr, first_port: u16) -> Option<Vec<u8>> {
+    let layout = Layout::of(address);
+    let offset: i16 = match framing {
+        Framing::Ethernet => 14,
+        Framing::Bare => 0,
+    };
+    let mut lines = look(&layout, offset);
+    lines.extend(is_for(&layout, address, first_port));
+    lines.extend(is_whole(&layout, offset));
+    lines.extend(strip(&layout));
+    lines.extend(match address {
+        IpAddr::V4(_) => rewrite_v4(&layout, offset),
+        IpAddr::V6(_) => rewrite_v6(&layout, offset),
+    });
+    lines.extend([
+        Line::Place(Place::GoOn),
+        set(R0, GO_ON),
+        exit(),
+        // It is neither what it was nor what it should be.
+        Line::Place(Place::Drop),
+        set(R0, DROP),
+        exit(),
+    ]);
+    assemble(&lines)
+}
+
+/// Lays the headers on the stack. From here on, R6 is the context.
+fn look(layout: &Layout, offset: i16) -> Vec<Line<Place>> {
+    vec![
+        copy(R6, R1),
+        load(Word, R0, R6, context::PROTOCOL),
+        jump_if(
+            R0,
+            When::Different,
+            i32::from(layout.ether_type.to_be()),
+            Place::GoOn,
+        ),
+        load(Word, R0, R6, context::PACKET_TYPE),
+        jump_if(R0, When::Different, FOR_THIS_HOST, Place::GoOn),
+        load(Word, R0, R6, context::VLAN_PRESENT),
+        jump_if(R0, When::Equal, 0, Place::Untagged),
+        load(Word, R0, R6, context::VLAN_TAG),
+        // Tag 0 says no more than a priority.
+        and(R0, 0x0fff),
+        jump_if(R0, When::Different, 0, Place::GoOn),
+        Line::Place(Place::Untagged),
+        copy(R1, R6),
+        set(R2, offset.into()),
+        copy(R3, Frame),
+        add(R3, layout.on_stack(0).into()),
+        set(R4, layout.looked_at().into()),
+        call(Function::LoadBytes),
+        jump_if(R0, When::Different, 0, Place::GoOn),
+    ]
+}
+
+/// Goes on to what is right if the packet is UDP for our address and ports, with an SPI of ours.
+fn is_for(layout: &Layout, address: IpAddr, first_port: u16) -> Vec<Line<Place>> {
+    let field = |field| layout.on_stack(field);
+    let mut lines = vec![
+        load(Byte, R0, Frame, field(layout.protocol)),
+        jump_if(R0, When::Different, UDP, Place::GoOn),
+        load(Half, R0, Frame, field(layout.header + 2)),
+        network_order(R0),
+        add(R0, -i32::from(first_port)),
+        jump_if(R0, When::Greater, i32::from(PORTS) - 1, Place::GoOn),
+        load(Byte, R0, Frame, field(layout.header + UDP_HEADER)),
+        and(R0, SPI_MASK),
+        jump_if(R0, When::Different, SPI_MARK, Place::GoOn),
+        load(Byte, R0, Frame, field(0)),
+    ];
+    match address {
+        IpAddr::V4(_) => lines.extend([
+            jump_if(R0, When::Different, 0x45, Place::GoOn),
+            load(Half, R0, Frame, field(6)),
+            network_order(R0),
+            // Of the flags and the offset, only "don't fragment" may be set.
+            and(R0, 0xbfff),
+            jump_if(R0, When::Different, 0, Place::GoOn),
+        ]),
+        IpAddr::V6(_) => lines.extend([
+            and(R0, 0xf0),
+            jump_if(R0, When::Different, 0x60, Place::GoOn),
+        ]),
+    }
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let (words, _none) = octets.as_chunks();
+    for (word, at) in words.iter().zip((layout.destination..).step_by(4)) {
+        lines.extend([
+            load(Word, R0, Frame, field(at)),
+            jump_if(R0, When::Different, i32::from_ne_bytes(*word), Place::GoOn),
+        ]);
+    }
+    lines
+}
+
+/// Goes on to what is right if the lengths agree. From here on, R7 is what the IP header says.
+fn is_whole(layout: &Layout, offset: i16) -> Vec<Line<Place>> {
+    let least = layout.counted + UDP_HEADER + ESP_HEADER;
+    let uncounted = offset + layout.header - layout.counted;
+    vec![
+        load(Half, R7, Frame, layout.on_stack(layout.length)),
+        network_order(R7),
+        jump_if(R7, When::Less, least.into(), Place::GoOn),
+        load(Half, R0, Frame, layout.on_stack(layout.header + 4)),
+        network_order(R0),
+        add(R0, layout.counted.into()),
+        jump_if_register(R0, When::Different, R7, Place::GoOn),
+        load(Word, R0, R6, context::LENGTH),
+        add(R0, -i32::from(uncounted)),
+        jump_if_register(R0, When::Less, R7, Place::GoOn),
+    ]
+}
+
+/// Takes the UDP header out. The kernel refuses without having changed anything.
+fn strip(layout: &Layout) -> Vec<Line<Place>> {
+    vec![
+        copy(R1, R6),
+        set(R2, -i32::from(UDP_HEADER)),
+        set(R3, ROOM_AFTER_IP),
+        set(R4, 0),
+        call(Function::AdjustRoom),
+        jump_if(R0, When::Different, 0, Place::GoOn),
+        add(R7, -i32::from(UDP_HEADER)),
+        network_order(R7),
+        store(Half, Frame, layout.on_stack(layout.length), R7),
+        store_value(Byte, Frame, layout.on_stack(layout.protocol), ESP),
+    ]
+}
+
+/// Length, protocol and checksum. A checksum of the whole packet stays right: the header's sum is always 0.
+fn rewrite_v4(layout: &Layout, offset: i16) -> Vec<Line<Place>> {
+    const CHECKSUM: i16 = 10;
+    let checksum = layout.on_stack(CHECKSUM);
+    let mut lines = vec![
+        // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
+        load(Half, R7, Frame, checksum),
+        network_order(R7),
+        xor(R7, 0xffff),
+        add(R7, ESP - UDP - i32::from(UDP_HEADER)),
+        copy(R0, R7),
+        shift_right(R0, 16),
+        and(R7, 0xffff),
+        add_register(R7, R0),
+        xor(R7, 0xffff),
+        network_order(R7),
+        store(Half, Frame, checksum, R7),
+    ];
+    lines.extend(write(layout, offset, layout.length..CHECKSUM + 2, 0));
+    lines
+}
+
+/// Length and next header.
+fn rewrite_v6(layout: &Layout, offset: i16) -> Vec<Line<Place>> {
+    write(
+        layout,
+        offset,
+        layout.length..layout.protocol + 1,
+        KEEP_CHECKSUM,
+    )
+}
+
+/// Writes a part of the header back from the stack.
+fn write(layout: &Layout, offset: i16, part: std::ops::Range<i16>, flags: i32) -> Vec<Line<Place>> {
+    vec![
+        copy(R1, R6),
+        set(R2, i32::from(offset + part.start)),
+        copy(R3, Frame),
+        add(R3, layout.on_stack(part.start).into()),
+        set(R4, i32::from(part.end - part.start)),
+        set(R5, flags),
+        call(Function::StoreBytes),
+        jump_if(R0, When::Different, 0, Place::Drop),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_jump_leads_somewhere() {
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            for framing in [Framing::Ethernet, Framing::Bare] {
+                let program = program(framing, address.parse().unwrap(), 65535).unwrap();
+                assert!(program.len() / 8 < 90, "{}", program.len() / 8);
+            }
+        }
+    }
+}
