@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 use crate::association::Direction;
 use crate::derive::{PrivateKey, PublicKey};
 use crate::spi::{Epoch, Spi};
-use epoch::{LiveEpoch, Rank, Seen};
+use epoch::{Dump, LiveEpoch, Rank, Seen};
 use generation::OwnGeneration;
 pub use input::{
     Adopted, AssociationId, Counted, Due, Identity, Moment, PeerAssociations, PeerKey, Refusal,
@@ -199,14 +199,18 @@ impl Exchange {
 
     /// All associations with an index of ours ([`Spi::read`]) that the kernel has.
     pub fn observe(&mut self, counters: &BTreeMap<AssociationId, Counted>, now: Moment) {
-        let before = self.observed.replace(now);
+        let dump = Dump {
+            before: self.observed.replace(now),
+            now,
+            idle: self.schedule.idle_before_removal,
+        };
         let newest = self.newest().map(|newest| newest.number);
         let pending = newest.filter(|number| self.unpublished.contains(number));
         let mut told = BTreeSet::new();
         for pair in self.pairs.values_mut() {
             let mut gone = BTreeSet::new();
             for live in &mut pair.epochs {
-                let seen = live.observe(counters, before, now);
+                let seen = live.observe(counters, dump);
                 if seen != Seen::Whole {
                     gone.insert(live.epoch);
                 }
@@ -216,8 +220,7 @@ impl Exchange {
                 }
             }
             pair.take(&gone);
-            let idle = self.schedule.idle_before_removal;
-            pair.review(&self.unpublished, newest.unwrap_or(0), idle);
+            pair.review(&self.unpublished, newest.unwrap_or(0), dump);
             let offered = pair.epochs.iter().filter(|live| !live.withheld);
             told.extend(offered.flat_map(LiveEpoch::ids));
         }

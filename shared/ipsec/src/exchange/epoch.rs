@@ -61,8 +61,21 @@ pub(super) struct LiveEpoch {
     moved_by: Moment,
     /// A moment by which the first packet had come, if one has, and one after which the last has.
     moved: Option<(Moment, Moment)>,
-    /// What one association has sent, at most.
+    /// What one association has sent, at most, in bytes.
     sent: u64,
+    /// How many packets were sent, and a moment by which the last was.
+    sent_packets: u64,
+    sent_by: Option<Moment>,
+}
+
+/// When a dump was made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dump {
+    /// When the one before was, if there was one.
+    pub(super) before: Option<Moment>,
+    pub(super) now: Moment,
+    /// [`Schedule::idle_before_removal`](super::input::Schedule::idle_before_removal).
+    pub(super) idle: Duration,
 }
 
 /// What a dump says of an epoch.
@@ -107,6 +120,8 @@ impl LiveEpoch {
             moved_by: now,
             moved: None,
             sent: 0,
+            sent_packets: 0,
+            sent_by: None,
         })
     }
 
@@ -165,12 +180,23 @@ impl LiveEpoch {
         }
     }
 
-    /// Takes a dump in that was made after `before`, the one before it.
+    /// Whether the peer is not sending by it, as far as can be known: nothing was ever sent by it, so that the peer
+    /// has not learned of it; or something came by other epochs, so long after the last that was sent by this one.
+    pub(super) fn is_forgotten(&self, heard: Option<Moment>, time: Duration) -> bool {
+        self.sent_by
+            .is_none_or(|sent| heard.is_some_and(|heard| heard >= sent.after(time)))
+    }
+
+    /// A moment after which the last packet came, if one has.
+    pub(super) fn heard(&self) -> Option<Moment> {
+        self.moved.map(|(_, after)| after)
+    }
+
+    /// Takes a dump in.
     pub(super) fn observe(
         &mut self,
         counters: &BTreeMap<AssociationId, Counted>,
-        before: Option<Moment>,
-        now: Moment,
+        dump: Dump,
     ) -> Seen {
         if self.leaving && !self.ids().all(|id| counters.contains_key(&id)) {
             return Seen::Left;
@@ -181,7 +207,7 @@ impl LiveEpoch {
             return Seen::Whole;
         }
         let found: Vec<Option<Counted>> = self.ids().map(|id| counters.get(&id).copied()).collect();
-        let mut received = 0u64;
+        let (mut received, mut sent) = (0u64, 0u64);
         for (held, counted) in self.held.iter_mut().zip(found) {
             let Some(counted) = counted else {
                 if held.installed {
@@ -193,16 +219,27 @@ impl LiveEpoch {
             held.association.key = None;
             match held.association.direction {
                 Direction::Receive => received = received.saturating_add(counted.packets),
-                Direction::Send => self.sent = self.sent.max(counted.bytes),
+                Direction::Send => {
+                    self.sent = self.sent.max(counted.bytes);
+                    sent = sent.saturating_add(counted.packets);
+                }
             }
+        }
+        if sent > self.sent_packets {
+            self.sent_packets = sent;
+            self.sent_by = Some(dump.now);
         }
         if received > self.received {
             self.received = received;
-            self.moved_by = now;
-            let first = self.moved.map_or(now, |(first, _)| first);
-            self.moved = Some((first, before.unwrap_or(self.since)));
-            // A sender makes its receiving associations before the sending ones.
-            self.confirmed |= self.lanes > 0;
+            self.moved_by = dump.now;
+            let first = self.moved.map_or(dump.now, |(first, _)| first);
+            let after = dump
+                .before
+                .map_or(self.since, |before| before.max(self.since));
+            self.moved = Some((first, after));
+            // A sender makes its receiving associations before the sending ones. That it did so long ago says little.
+            let recent = dump.before.is_some() && dump.now.since(after) < dump.idle;
+            self.confirmed |= recent && self.lanes > 0;
         }
         Seen::Whole
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drover_model::HostIndex;
 
-use super::epoch::{LiveEpoch, Rank};
+use super::epoch::{Dump, LiveEpoch, Rank};
 use super::input::{Adopted, AssociationId, Identity, Moment, PeerAssociations, PeerKey};
 use crate::association::{Association, Direction};
 use crate::spi::{Epoch, Lane, Spi, Tag};
@@ -13,6 +13,9 @@ use crate::spi::{Epoch, Lane, Spi, Tag};
 /// How many epochs are kept that nothing has come by yet: a peer that has not seen as many generations of
 /// this host uses an earlier epoch, or needs the newest.
 const UNTRIED: usize = 4;
+
+/// How many are kept at most, of those that a peer was probed by and nothing is heard from.
+const PROBED: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Pair {
@@ -131,9 +134,9 @@ impl Pair {
     }
 
     /// Says which epochs are to go, as far as is known now. What comes by one before the kernel has removed it keeps it.
-    pub(super) fn review(&mut self, unpublished: &BTreeSet<u64>, newest: u64, idle: Duration) {
-        let mut leaving = self.superfluous(newest);
-        leaving.extend(self.left(unpublished, idle));
+    pub(super) fn review(&mut self, unpublished: &BTreeSet<u64>, newest: u64, dump: Dump) {
+        let mut leaving = self.superfluous(newest, dump);
+        leaving.extend(self.left(unpublished, dump.idle));
         for live in &mut self.epochs {
             live.leaving = leaving.contains(&live.epoch);
         }
@@ -154,16 +157,17 @@ impl Pair {
             .collect()
     }
 
-    /// All but the newest of the epochs that nothing has come by.
-    fn superfluous(&self, newest: u64) -> BTreeSet<Epoch> {
+    /// Of the epochs that nothing has come by, all but the newest, unless the peer may be sending by one.
+    fn superfluous(&self, newest: u64, dump: Dump) -> BTreeSet<Epoch> {
         let age = |live: &LiveEpoch| (Tag::of(newest).get() + 64 - live.epoch.own.get()) % 64;
+        let heard = self.epochs.iter().filter_map(LiveEpoch::heard).max();
         let mut untried: Vec<&LiveEpoch> =
             self.epochs.iter().filter(|live| !live.tried()).collect();
         untried.sort_by_key(|live| (std::cmp::Reverse(live.rank), age(live)));
+        let untried = untried.into_iter().enumerate().skip(UNTRIED);
         untried
-            .into_iter()
-            .skip(UNTRIED)
-            .map(|live| live.epoch)
+            .filter(|(at, live)| *at >= PROBED || live.is_forgotten(heard, 2 * dump.idle))
+            .map(|(_, live)| live.epoch)
             .collect()
     }
 

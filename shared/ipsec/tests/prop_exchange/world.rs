@@ -69,12 +69,20 @@ impl World {
         Moment::new(Duration::from_secs(self.now))
     }
 
-    /// Time passes: what is answered at all has been answered by then.
+    /// Time passes: what is answered at all has been answered by then, and a longer time has its keepalives.
     pub(crate) fn tick(&mut self, seconds: u64) {
         while !self.answers.is_empty() {
             self.answer(0);
         }
         self.now += seconds;
+        if seconds >= 20 {
+            // Every process sends something by the sending epoch every few seconds.
+            for (from, to) in self.pairs() {
+                if self.hosts[from].exchange.is_some() {
+                    self.packet(from, to, 0, false);
+                }
+            }
+        }
     }
 
     /// The lowest index that is free, as the cluster gives it: an index is soon another host's.
