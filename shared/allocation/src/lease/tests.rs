@@ -1,6 +1,7 @@
 //! One host's allocator: what it gives, what rests, what is kept for others.
 
-use drover_control_api::record::{AddressClaim, ClaimState};
+use drover_control_api::record::{AddressClaim, BlockRecord, ClaimState};
+use drover_model::HostName;
 
 use super::*;
 use crate::block::empty;
