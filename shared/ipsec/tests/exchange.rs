@@ -235,6 +235,23 @@ fn an_epoch_goes_when_the_next_outlives_it() {
 }
 
 #[test]
+fn one_probe_after_a_long_silence_does_not_outlive_an_epoch() {
+    let mut alpha = settled();
+    alpha.see(&[key(2)]);
+    alpha.apply();
+    alpha.now = 10 * IDLE;
+    alpha.observe();
+    alpha.count(Direction::Receive, epoch(1, 2));
+    alpha.now += 1;
+    alpha.observe();
+    assert_eq!(alpha.sends(), Some(epoch(1, 2)));
+    assert!(
+        alpha.epochs().contains(&epoch(1, 1)),
+        "the peer may send by it"
+    );
+}
+
+#[test]
 fn a_lost_association_is_not_made_again() {
     let mut alpha = settled();
     let lost = *alpha.kernel.keys().next().unwrap();
