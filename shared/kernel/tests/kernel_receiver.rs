@@ -8,10 +8,11 @@ mod packet;
 mod wire;
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::process::{Command, Output};
 
 use drover_kernel::{Kernel, Receiver};
+use drover_testkit::capability::{Capability, Verdict, judge};
 use nix::sched::{CloneFlags, unshare};
 use packet::{ETHERNET, frame, received, sum, udp};
 use proptest::prelude::*;
@@ -47,25 +48,25 @@ fn prints(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a test is to go on, which needs something of the machine that it has not said to have: see `run-tests`.
-fn has(name: &str, lacks: Option<String>) -> bool {
-    let Some(reason) = lacks else { return true };
-    let required = std::env::var("DROVER_REQUIRE").unwrap_or_default();
-    let mut required = required.split([',', ' ']);
-    assert!(
-        !required.any(|it| it == name || it == "all"),
-        "{name} is required: {reason}"
-    );
-    eprintln!("skipped: {reason}");
-    false
-}
-
-fn lacks_devices() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("needs root".to_owned());
+/// Whether the machine can run a test, which needs these, and devices of which the test holds one end.
+fn can(needs: &[Capability]) -> bool {
+    match judge(needs) {
+        Verdict::Run => {}
+        Verdict::Skip(missing) => {
+            let reasons: Vec<_> = missing.iter().map(|it| it.absence()).collect();
+            eprintln!("skipped: this machine lacks {missing:?}: {reasons:?}");
+            return false;
+        }
+        Verdict::Fail(missing) => panic!("required, and not there: {missing:?}"),
     }
-    let tun = std::path::Path::new("/dev/net/tun").exists();
-    (!tun).then(|| "needs /dev/net/tun".to_owned())
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        let required = std::env::var("DROVER_REQUIRE").unwrap_or_default();
+        let required = required.split([',', ' ']).any(|it| it == "all");
+        assert!(!required, "required, and not there: /dev/net/tun");
+        eprintln!("skipped: this machine lacks /dev/net/tun");
+        return false;
+    }
+    true
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -133,7 +134,7 @@ fn esp(length: usize) -> Vec<u8> {
 
 #[test]
 fn esp_in_udp_becomes_bare_esp() {
-    if !has("devices", lacks_devices()) {
+    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
         return;
     }
     isolate();
@@ -218,7 +219,7 @@ fn others(from: IpAddr, to: IpAddr) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn everything_else_is_left_alone() {
-    if !has("devices", lacks_devices()) {
+    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
         return;
     }
     isolate();
@@ -239,7 +240,7 @@ fn everything_else_is_left_alone() {
 
 #[test]
 fn a_receiver_is_replaced_and_removed_without_touching_others() {
-    if !has("devices", lacks_devices()) {
+    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
         return;
     }
     isolate();
@@ -314,7 +315,7 @@ fn expected(frame: &[u8], to: IpAddr) -> Option<Vec<u8>> {
 
 #[test]
 fn whatever_comes_is_either_unchanged_or_what_it_should_be() {
-    if !has("devices", lacks_devices()) {
+    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
         return;
     }
     isolate();
@@ -340,4 +341,135 @@ fn whatever_comes_is_either_unchanged_or_what_it_should_be() {
         let stripped = stripped.get();
         assert!((500..2500).contains(&stripped), "of 3,000: {stripped}");
     }
+}
+
+/// A second host, as namespace `two`.
+fn second_host() {
+    run("ip netns add two");
+    run("ip link add eth0 type veth peer name eth0 netns two");
+    for (host, inside) in [(1, ""), (2, "-n two ")] {
+        run(&format!("ip {inside}link set lo up"));
+        run(&format!("ip {inside}addr add 192.0.2.{host}/24 dev eth0"));
+        run(&format!(
+            "ip {inside}addr add 2001:db8::{host}/64 dev eth0 nodad"
+        ));
+        run(&format!("ip {inside}link set eth0 up"));
+    }
+}
+
+/// Does something on a thread in the namespace `two`.
+fn on_second_host<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let inside = || {
+        let file = std::fs::File::open("/run/netns/two").unwrap();
+        nix::sched::setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(inside).join().unwrap())
+}
+
+#[test]
+fn what_a_socket_sends_as_one_is_left_alone() {
+    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+        return;
+    }
+    isolate();
+    second_host();
+    for family in [V4, V6] {
+        set("eth0", family.1);
+        let (_, to) = addresses(family);
+        let listening = UdpSocket::bind((to, PORT)).unwrap();
+        let limit = Some(std::time::Duration::from_secs(5));
+        listening.set_read_timeout(limit).unwrap();
+        let sending = on_second_host(|| {
+            let any: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
+            UdpSocket::bind((any, 0)).unwrap()
+        });
+        // By itself it becomes ESP, and the socket gets only what comes behind it.
+        sending.send_to(&esp(300), (to, PORT)).unwrap();
+        let segment = nix::sys::socket::sockopt::UdpGsoSegment;
+        nix::sys::socket::setsockopt(&sending, segment, &100).unwrap();
+        sending.send_to(&esp(300), (to, PORT)).unwrap();
+        let mut buffer = [0; 1000];
+        for _segment in 0..3 {
+            assert_eq!(listening.recv(&mut buffer).unwrap(), 100, "{to}");
+        }
+    }
+}
+
+const KEY: &str = "aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223 128";
+
+/// Both hosts' associations and policies between two underlay addresses: sent by UDP, received bare.
+fn encrypt(interface: &str, id: u8, ends: (&str, &str)) {
+    let (two, one) = ends;
+    let any = if one.contains(':') { "::" } else { "0.0.0.0" };
+    for (host, inside, own, other) in [(1, "", one, two), (2, "-n two ", two, one)] {
+        run(&format!(
+            "ip {inside}link add {interface} type xfrm if_id {id}"
+        ));
+        run(&format!(
+            "ip {inside}addr add 10.9.{id}.{host}/24 dev {interface}"
+        ));
+        run(&format!("ip {inside}link set {interface} mtu 1380 up"));
+        let udp = format!("encap espinudp {PORT} {PORT} {any}");
+        let receiver = 3 - host;
+        for (from, to, spi, encap) in [
+            (own, other, format!("0x600{host}00{id:02}"), udp.as_str()),
+            (other, own, format!("0x600{receiver}00{id:02}"), ""),
+        ] {
+            run(&format!(
+                "ip {inside}xfrm state add src {from} dst {to} proto esp spi {spi} reqid {id} mode tunnel \
+                 {KEY} flag af-unspec if_id {id} {encap}"
+            ));
+        }
+        for (direction, from, to) in [("out", own, other), ("in", other, own)] {
+            run(&format!(
+                "ip {inside}xfrm policy add dir {direction} src 0.0.0.0/0 dst 0.0.0.0/0 if_id {id} \
+                 tmpl src {from} dst {to} proto esp reqid {id} mode tunnel"
+            ));
+        }
+    }
+}
+
+#[test]
+fn two_hosts_that_send_esp_in_udp_hear_each_other_without_a_socket() {
+    if !can(&[
+        Capability::Namespaces,
+        Capability::Nftables,
+        Capability::Esp,
+    ]) {
+        return;
+    }
+    isolate();
+    second_host();
+    run("nft add table inet seen");
+    run("nft add chain inet seen input { type filter hook input priority 0; }");
+    run("nft add rule inet seen input udp dport 4600-4607 counter");
+    run("nft add rule inet seen input meta l4proto esp counter");
+    for (interface, id, family) in [("dip4", 4, V4), ("dip6", 6, V6)] {
+        encrypt(interface, id, family);
+        let ping = format!("ping -c 2 -W 3 -s 1200 10.9.{id}.2");
+        assert!(!succeeds(&ping), "without a receiver");
+        set("eth0", family.1);
+        on_second_host(|| set("eth0", family.0));
+        // All that held a receiver, but for the kernel itself, is closed.
+        assert!(succeeds(&ping), "{}", family.1);
+        on_second_host(|| {
+            with_kernel(async |kernel| assert!(kernel.remove_receiver("eth0").await.unwrap()));
+        });
+        assert!(!succeeds(&ping), "after its removal");
+        with_kernel(async |kernel| assert!(kernel.remove_receiver("eth0").await.unwrap()));
+    }
+    let seen = prints("nft list table inet seen");
+    let count = |rule: &str| {
+        let line = seen.lines().find(|line| line.contains(rule)).unwrap();
+        let packets = line
+            .split_whitespace()
+            .skip_while(|word| *word != "packets");
+        packets
+            .skip(1)
+            .map(|count| count.parse::<u32>().unwrap())
+            .next()
+    };
+    assert_eq!(count("udp dport"), Some(0), "{seen}");
+    assert!(count("esp") >= Some(4), "{seen}");
 }
