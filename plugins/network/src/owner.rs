@@ -9,6 +9,7 @@ mod encryption;
 mod endpoint;
 mod settle;
 mod status;
+mod sweep;
 mod watch;
 
 pub(crate) use encryption::Encryption;
@@ -123,7 +124,8 @@ pub(crate) struct Owner {
     encryption: Encryption,
     coordinator: Client,
     complaints: channel::Sender<Vec<String>>,
-    kernel: Option<Kernel>,
+    kernel: Option<Arc<Kernel>>,
+    sweep: sweep::Sweep,
     /// What the kernel has, when that is known for sure.
     known: Option<State>,
     /// The device with the advertised address.
@@ -160,6 +162,7 @@ impl Owner {
             watch: watch::Watch::default(),
             complaints,
             kernel: None,
+            sweep: sweep::Sweep::default(),
             known: None,
             underlay: None,
             torn_down: false,
@@ -190,6 +193,7 @@ impl Owner {
                     Ok(()) => self.follow_cluster().await,
                     Err(_) => return,
                 },
+                swept = self.sweep.ended() => self.swept(swept).await,
                 () = sleep_until(probe) => self.probe().await,
                 () = sleep_until(tend) => self.tend().await,
                 () = sleep_until(next) => {
@@ -252,6 +256,7 @@ impl Owner {
     }
 
     async fn tear_down(&mut self) -> Result<TornDown, DriverError> {
+        self.finish_sweep().await;
         self.torn_down = true;
         self.known = None;
         let networks = self.records.networks().keys().cloned().collect();

@@ -354,6 +354,41 @@ fn docker_may_call_twice_out_of_order_and_for_what_is_not_there() {
     );
 }
 
+/// The removal of a port goes on beside the answer to Leave: nothing that comes next takes it for its own.
+#[test]
+fn an_endpoint_that_leaves_may_join_again_at_once_and_its_port_goes_in_the_end() {
+    if !lab() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Host::start(1, folder.path(), "auto");
+    host.create_network(NET_A, &[("10.42.0.0/16", "10.42.0.1/16")], false);
+    host.start_container("a2", NET_A, &endpoint(2), &["10.42.1.6/24"]);
+    let body = json!({"NetworkID": NET_A, "EndpointID": endpoint(1)});
+    host.create_endpoint(NET_A, &endpoint(1), &["10.42.1.5/24"]);
+    for round in 0..5 {
+        host.join(NET_A, &endpoint(1), &format!("/sandbox/{round}"));
+        let made = format!("ip -n h1 link show dvr01{}", "e".repeat(8));
+        assert!(succeeds(&made), "the container's end of round {round}");
+        host.call("NetworkDriver.Leave", body.clone());
+    }
+    // Another one with the same address, while the port of the first may be there still.
+    host.start_container("a3", NET_A, &endpoint(3), &["10.42.1.5/24"]);
+    assert!(reaches("a2", "10.42.1.5", ""));
+    let overlay = host.overlay();
+    let ports = || {
+        let links = run(&format!("nsenter --net={} ip -o link", overlay.display()));
+        links.lines().filter(|line| line.contains(": ep")).count()
+    };
+    wait_for("the port of the first is gone", || ports() == 2);
+    // Killed before the port is gone: the next start removes it.
+    host.stop_container("a3", NET_A, &endpoint(3));
+    host.kill_plugin();
+    host.start_plugin();
+    wait_for("the port is gone after a kill", || ports() == 1);
+    assert!(reaches("a2", "10.42.0.1", ""));
+}
+
 #[test]
 fn a_host_that_was_started_anew_has_its_networks_and_no_endpoints() {
     if !lab() {

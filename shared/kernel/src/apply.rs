@@ -12,7 +12,6 @@ use futures_util::{FutureExt, StreamExt};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::LinkMessage;
 
 use crate::error::Error;
 use crate::kernel::{Failed, Kernel};
@@ -222,13 +221,19 @@ impl Kernel {
 
     /// Removes a link.
     pub(crate) async fn delete_link(&self, place: Place, name: &str) -> Result<(), Error> {
-        let index = self.index(place, name).await?;
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        let gone = RouteNetlinkMessage::DelLink(link);
-        self.netlink(place)
-            .request(gone, 0, || format!("delete link {name}"))
-            .await
+        self.netlink(place).delete_link(name).await
+    }
+
+    /// Removes links of the `drover` namespace while other steps are taken: the kernel lets go of a link
+    /// only when every processor has done with it. Those that could not be removed are returned, and one
+    /// that is not there is removed.
+    pub async fn remove_links(&self, names: &[String]) -> Vec<(String, Error)> {
+        let mut failed = Vec::new();
+        for name in names {
+            let removed = missing_is_fine(self.background.delete_link(name).await);
+            failed.extend(removed.err().map(|error| (name.clone(), error)));
+        }
+        failed
     }
 
     async fn create_link(&self, name: &str, link: &Link) -> Result<(), Error> {

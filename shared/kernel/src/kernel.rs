@@ -12,7 +12,6 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 
 use crate::announce::Announcer;
 use crate::error::Error;
-use crate::message;
 use crate::namespace::{self, Namespace};
 use crate::netlink::Netlink;
 use crate::nft::{self, Elements, Nft};
@@ -25,6 +24,8 @@ pub struct Kernel {
     pub(crate) root_namespace: Namespace,
     pub(crate) overlay: Netlink,
     pub(crate) root: Netlink,
+    /// Another socket to the `drover` namespace: what takes long keeps nothing else from being asked.
+    pub(crate) background: Netlink,
     pub(crate) nft: Nft,
     /// IPsec of the root namespace; `None` when the kernel has no IPsec at all.
     pub(crate) xfrm: Option<Xfrm>,
@@ -68,6 +69,7 @@ impl Kernel {
         let (overlay_namespace, made) = Namespace::at(path)?;
         let kernel = Self {
             overlay: Netlink::open(&overlay_namespace)?,
+            background: Netlink::open(&overlay_namespace)?,
             root: Netlink::open(&root_namespace)?,
             overlay_elements: Elements::open(&overlay_namespace)?,
             root_elements: Elements::open(&root_namespace)?,
@@ -114,20 +116,7 @@ impl Kernel {
 
     /// The index of a link.
     pub(crate) async fn index(&self, place: Place, name: &str) -> Result<u32, Error> {
-        let question = RouteNetlinkMessage::GetLink(message::named_link(name));
-        match self.netlink(place).first(question).await {
-            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(link.header.index),
-            Ok(_) => Err(Error::NoLink {
-                name: name.to_owned(),
-            }),
-            Err(source) if source.raw_os_error() == Some(nix::libc::ENODEV) => Err(Error::NoLink {
-                name: name.to_owned(),
-            }),
-            Err(source) => Err(Error::Request {
-                action: format!("look up link {name}"),
-                source,
-            }),
-        }
+        self.netlink(place).index(name).await
     }
 
     pub(crate) async fn links(&self, place: Place) -> Result<Vec<LinkMessage>, Error> {

@@ -12,9 +12,11 @@ use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::sys::AsyncSocket;
 
 use crate::error::Error;
+use crate::message;
 use crate::namespace::Namespace;
 
 /// The kernel answers at once, or not at all.
@@ -148,5 +150,31 @@ impl Netlink {
             Some(NetlinkPayload::Error(refusal)) => Err(refusal.to_io()),
             _ => Ok(None),
         }
+    }
+
+    /// The index of a link.
+    pub(crate) async fn index(&self, name: &str) -> Result<u32, Error> {
+        let question = RouteNetlinkMessage::GetLink(message::named_link(name));
+        let missing = || Error::NoLink {
+            name: name.to_owned(),
+        };
+        match self.first(question).await {
+            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(link.header.index),
+            Ok(_) => Err(missing()),
+            Err(source) if source.raw_os_error() == Some(nix::libc::ENODEV) => Err(missing()),
+            Err(source) => Err(Error::Request {
+                action: format!("look up link {name}"),
+                source,
+            }),
+        }
+    }
+
+    /// Removes a link.
+    pub(crate) async fn delete_link(&self, name: &str) -> Result<(), Error> {
+        let mut link = LinkMessage::default();
+        link.header.index = self.index(name).await?;
+        let gone = RouteNetlinkMessage::DelLink(link);
+        self.request(gone, 0, || format!("delete link {name}"))
+            .await
     }
 }

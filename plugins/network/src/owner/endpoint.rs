@@ -223,6 +223,7 @@ impl Owner {
             }
             Some(_) => {}
             None => {
+                self.clear_port(id).await?;
                 let mtu = self.sources().mtu(&network);
                 let joined = Some(Joined { sandbox, mtu });
                 self.records.set_joined(id, joined).map_err(unwritten)?;

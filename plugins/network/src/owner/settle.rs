@@ -4,12 +4,14 @@
 //! after a failure. In between it is what it was, changed by the steps that were taken.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use drover_overlay::{Plan, State, lower, plan, simulate};
 use drover_plugin_host::DriverError;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::sweep::take_ports;
 use super::{EVERY, Owner, SOON};
 use crate::desired::Sources;
 
@@ -20,6 +22,15 @@ pub(super) struct Settled {
     pub(super) steps: Vec<String>,
     /// The steps that could not be taken, each with the reason.
     pub(super) failed: Vec<(String, DriverError)>,
+}
+
+/// When ports go that are to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    /// With everything else.
+    GoNow,
+    /// Beside the owner's work: see [`super::sweep`].
+    GoLater,
 }
 
 impl Settled {
@@ -37,7 +48,7 @@ impl Owner {
         if self
             .kernel
             .as_ref()
-            .is_some_and(drover_kernel::Kernel::is_current)
+            .is_some_and(|kernel| kernel.is_current())
         {
             return Ok(());
         }
@@ -46,12 +57,13 @@ impl Owner {
         let opened = drover_kernel::Kernel::open(&path).await;
         let (kernel, made) = opened.map_err(|error| DriverError::chain(&error))?;
         debug!(path = %path.display(), made, "the overlay namespace is open");
-        self.kernel = Some(kernel);
+        self.kernel = Some(Arc::new(kernel));
         Ok(())
     }
 
     /// Looks at the kernel anew, forgets endpoints whose port has gone, and mends what differs.
     pub(super) async fn reconcile(&mut self) -> Vec<String> {
+        self.finish_sweep().await;
         self.known = None;
         self.underlay = None;
         if !self.torn_down {
@@ -63,12 +75,12 @@ impl Owner {
             self.meet();
             self.observe_associations().await;
         }
-        let settled = self.settle().await;
+        let settled = self.settle_now().await;
         self.reporter.attachments(self.records.attachments());
         settled.steps
     }
 
-    async fn look(&mut self) -> Result<(), DriverError> {
+    pub(super) async fn look(&mut self) -> Result<(), DriverError> {
         self.open_kernel().await?;
         let Some(kernel) = &self.kernel else {
             return Ok(());
@@ -94,12 +106,21 @@ impl Owner {
         }
     }
 
-    /// Makes the kernel what the records ask for.
+    /// Makes the kernel what the records ask for, but for ports that are to go: these go soon.
     pub(super) async fn settle(&mut self) -> Settled {
+        self.settle_ports(Ports::GoLater).await
+    }
+
+    /// Makes the kernel what the records ask for, altogether.
+    pub(super) async fn settle_now(&mut self) -> Settled {
+        self.settle_ports(Ports::GoNow).await
+    }
+
+    async fn settle_ports(&mut self, ports: Ports) -> Settled {
         if self.torn_down {
             return Settled::default();
         }
-        let settled = match self.try_settle().await {
+        let settled = match self.try_settle(ports).await {
             Ok(settled) => settled,
             Err(reason) => Settled::not_at_all(reason),
         };
@@ -116,7 +137,7 @@ impl Owner {
         settled
     }
 
-    async fn try_settle(&mut self) -> Result<Settled, DriverError> {
+    async fn try_settle(&mut self, ports: Ports) -> Result<Settled, DriverError> {
         self.open_kernel().await?;
         self.find_underlay().await;
         let desired = self.desired();
@@ -129,9 +150,15 @@ impl Owner {
             let Some(known) = self.known.take() else {
                 break;
             };
-            let plan = plan(&desired, &known);
+            let mut plan = plan(&desired, &known);
+            let leaving = match ports {
+                Ports::GoNow => Vec::new(),
+                Ports::GoLater => take_ports(&mut plan),
+            };
             self.making(&plan.steps);
             settled.failed = self.apply(&plan).await;
+            // After everything else, since the kernel does one thing at a time with links.
+            self.sweep(leaving);
             settled
                 .steps
                 .extend(plan.steps.iter().map(ToString::to_string));
