@@ -213,6 +213,17 @@ impl Kernel {
             Ok(steps) => removed.extend(steps),
             Err(error) => errors.push(error),
         }
+        match self.receivers().await {
+            Ok(receivers) => {
+                for receiver in receivers {
+                    let device = receiver.device();
+                    let done = self.remove_receiver(device).await;
+                    let what = format!("filter {} of {device}", receiver.name());
+                    collect(done.map(|_done| ()), what, &mut removed, &mut errors);
+                }
+            }
+            Err(error) => errors.push(error),
+        }
         for name in self.overlay_links(&mut errors).await {
             let done = self.delete_link(Place::Overlay, &name).await;
             collect(done, format!("link {name}"), &mut removed, &mut errors);

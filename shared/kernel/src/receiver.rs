@@ -12,15 +12,17 @@ mod program;
 use std::io;
 use std::net::IpAddr;
 
+use drover_overlay::Place;
 use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::LinkLayerType;
+use rtnetlink::packet_route::link::{LinkLayerType, LinkMessage};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::message;
+use crate::observe::name_of;
 use filter::Filter;
 use program::Framing;
 
@@ -53,6 +55,12 @@ impl ReceiverSeen {
     pub fn is(&self, wanted: &Receiver) -> bool {
         let named = |framing| made(wanted, framing).is_some_and(|made| made.name == self.name());
         self.device == wanted.device && self.framing.is_some_and(named)
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// Its name, which tells its program from any other.
@@ -93,6 +101,13 @@ struct Device {
 }
 
 impl Device {
+    fn of(link: &LinkMessage) -> Self {
+        Self {
+            index: link.header.index.cast_signed(),
+            kind: link.header.link_layer_type,
+        }
+    }
+
     fn framing(&self) -> Option<Framing> {
         match self.kind {
             LinkLayerType::Ether | LinkLayerType::Loopback => Some(Framing::Ethernet),
@@ -116,6 +131,26 @@ impl Kernel {
             device: device.to_owned(),
             framing: found.framing(),
         }))
+    }
+
+    /// What receives ESP in UDP on any device: for finding what is left on devices that are not the underlay any more.
+    ///
+    /// # Errors
+    /// When the kernel does not list its links and their filters.
+    pub async fn receivers(&self) -> Result<Vec<ReceiverSeen>, Error> {
+        let mut seen = Vec::new();
+        for link in self.links(Place::Root).await? {
+            let (Some(name), device) = (name_of(&link), Device::of(&link)) else {
+                continue;
+            };
+            let filters = self.receiving_filters(name, device.index).await?;
+            seen.extend(filters.into_iter().map(|filter| ReceiverSeen {
+                filter,
+                device: name.to_owned(),
+                framing: device.framing(),
+            }));
+        }
+        Ok(seen)
     }
 
     /// Brings about what should receive ESP in UDP. What is right already is left as it is, and what is not
@@ -177,10 +212,7 @@ impl Kernel {
     async fn receiving_device(&self, name: &str) -> Result<Device, Error> {
         let question = RouteNetlinkMessage::GetLink(message::named_link(name));
         match self.root.first(question).await {
-            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Device {
-                index: link.header.index.cast_signed(),
-                kind: link.header.link_layer_type,
-            }),
+            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Device::of(&link)),
             Err(source) if source.raw_os_error() != Some(libc::ENODEV) => Err(Error::Request {
                 action: format!("look up link {name}"),
                 source,

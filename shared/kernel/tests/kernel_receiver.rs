@@ -245,7 +245,7 @@ fn a_receiver_is_replaced_and_removed_without_touching_others() {
     }
     isolate();
     run("ip link add eth0 type veth peer name far");
-    with_kernel(async |kernel| {
+    let others = with_kernel(async |kernel| {
         let wanted = receiver("eth0", V4.1);
         assert_eq!(kernel.receiver("eth0").await.unwrap(), None);
         assert!(!kernel.remove_receiver("eth0").await.unwrap());
@@ -259,7 +259,7 @@ fn a_receiver_is_replaced_and_removed_without_touching_others() {
         let mut other = Command::new("tc");
         other.args("filter add dev eth0 ingress prio 2 bpf da bytecode".split(' '));
         assert!(other.arg("1,6 0 0 0").status().unwrap().success());
-        let before = prints("tc filter show dev eth0 ingress");
+        let others = prints("tc filter show dev eth0 ingress");
         assert!(kernel.set_receiver(&wanted).await.unwrap());
         let seen = kernel.receiver("eth0").await.unwrap().unwrap();
         assert!(seen.is(&wanted) && seen.priority() == 2, "{seen:?}");
@@ -273,10 +273,23 @@ fn a_receiver_is_replaced_and_removed_without_touching_others() {
         assert_eq!(listing.matches("drover_esp_").count(), 1, "{listing}");
         let seen = kernel.receiver("eth0").await.unwrap().unwrap();
         assert!(seen.is(&moved) && seen.priority() == 2, "{seen:?}");
+        assert_eq!(kernel.receivers().await.unwrap(), [seen]);
         assert!(kernel.remove_receiver("eth0").await.unwrap());
         assert_eq!(kernel.receiver("eth0").await.unwrap(), None);
-        assert_eq!(prints("tc filter show dev eth0 ingress"), before);
+        assert_eq!(prints("tc filter show dev eth0 ingress"), others);
+        assert!(kernel.set_receiver(&wanted).await.unwrap());
+        assert!(kernel.set_receiver(&receiver("far", V6.1)).await.unwrap());
+        assert_eq!(kernel.receivers().await.unwrap().len(), 2);
+        others
     });
+    // A tear-down takes them along.
+    let folder = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let (kernel, _) = Kernel::open(&folder.path().join("overlay")).await.unwrap();
+        kernel.tear_down().await.unwrap();
+        assert_eq!(kernel.receivers().await.unwrap(), []);
+    });
+    assert_eq!(prints("tc filter show dev eth0 ingress"), others);
 }
 
 fn frames(family: (&str, &str)) -> impl Strategy<Value = Vec<u8>> {
