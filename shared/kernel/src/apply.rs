@@ -248,7 +248,20 @@ impl Kernel {
                 self.try_create_link(name, link).await
             }
             (made, _) => made,
-        }
+        }?;
+        self.check_sources(name, link).await
+    }
+
+    /// Sets whether a link takes only packets whose source is routed back to it (RFC 3704, strict). It costs a look at the
+    /// routes for each packet, and is left out where rules bind sources to ports or peers.
+    async fn check_sources(&self, name: &str, link: &Link) -> Result<(), Error> {
+        let strict = match link {
+            Link::Vxlan(_) | Link::Ipsec(_) => "1",
+            Link::Bridge(_) | Link::Direct(_) => "0",
+            Link::Port(_) | Link::Foreign => return Ok(()),
+        };
+        let setting = format!("net/ipv4/conf/{name}/rp_filter");
+        self.set_sysctl(&setting, strict).await
     }
 
     async fn try_create_link(&self, name: &str, link: &Link) -> Result<(), Error> {

@@ -17,7 +17,9 @@ mod security;
 /// born with the values of `default`.
 const SYSCTLS: [(&str, &str); 21] = [
     ("net/ipv4/ip_forward", "1"),
-    ("net/ipv4/conf/all/rp_filter", "1"),
+    // Each link says for itself, as `drover-kernel` makes it: where a peer's packets come in, their
+    // source must be routed back there. On bridges and the direct path rules have looked at it already.
+    ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "1"),
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),

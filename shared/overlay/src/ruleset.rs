@@ -114,8 +114,9 @@ fn written(prefix: IpNet) -> String {
 
 fn senders(desired: &Desired) -> Table {
     let rules = [
-        "iifname . ether saddr != @stations drop",
+        // Nearly every packet is one of these, and is looked up once.
         "ether type ip iifname . ether saddr . ip saddr @senders4 accept",
+        "iifname . ether saddr != @stations drop",
         "ether type arp iifname . arp saddr ether . arp saddr ip @senders4 accept",
         // Duplicate address detection (RFC 5227) asks with no sender address.
         "ether type arp iifname . arp saddr ether @stations arp saddr ip 0.0.0.0 arp operation request accept",
@@ -176,32 +177,39 @@ fn isolation(desired: &Desired) -> Table {
     let errors4 = "{ destination-unreachable, time-exceeded, parameter-problem }";
     let errors6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
     let from_peers = format!("iifname {{ \"dip*\", \"dvx*\", \"{}\" }}", name::DIRECT);
+    let same_network = same_network(desired);
+    let allow = |further: &str| {
+        let rules = same_network.keys().map(|masks| masks.rule(further));
+        rules.collect::<Vec<_>>()
+    };
+    let mut forward = vec!["tcp flags syn tcp option maxseg size set rt mtu".to_owned()];
+    forward.extend(allow("accept"));
+    // A router on the way answers from an address of any network it has.
+    forward.push(format!("{from_peers} icmp type {errors4} accept"));
+    forward.push(format!("{from_peers} icmpv6 type {errors6} accept"));
+    let mut input = vec![
+        "iifname \"lo\" accept".to_owned(),
+        "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned(),
+    ];
+    // A network's routers answer its containers, and no other network's.
+    input.extend(allow("meta l4proto { icmp, ipv6-icmp } accept"));
+    // The hosts' own addresses, by which they probe each other.
+    input.push(format!(
+        "{from_peers} ip daddr 169.254.0.0/16 meta l4proto icmp accept"
+    ));
+    input.push(format!(
+        "{from_peers} ip6 daddr fe80::/10 meta l4proto ipv6-icmp accept"
+    ));
     let mut chains = vec![
         Chain {
             name: "forward",
             hook: Some("type filter hook forward priority 0; policy drop;".to_owned()),
-            rules: vec![
-                "tcp flags syn tcp option maxseg size set rt mtu".to_owned(),
-                "ip saddr . ip daddr @same_network4 accept".to_owned(),
-                "ip6 saddr . ip6 daddr @same_network6 accept".to_owned(),
-                // A router on the way answers from an address of any network it has.
-                format!("{from_peers} icmp type {errors4} accept"),
-                format!("{from_peers} icmpv6 type {errors6} accept"),
-            ],
+            rules: forward,
         },
         Chain {
             name: "input",
             hook: Some("type filter hook input priority 0; policy drop;".to_owned()),
-            rules: vec![
-                "iifname \"lo\" accept".to_owned(),
-                "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned(),
-                // A network's routers answer its containers, and no other network's.
-                "ip saddr . ip daddr @same_network4 meta l4proto icmp accept".to_owned(),
-                "ip6 saddr . ip6 daddr @same_network6 meta l4proto ipv6-icmp accept".to_owned(),
-                // The hosts' own addresses, by which they probe each other.
-                format!("{from_peers} ip daddr 169.254.0.0/16 meta l4proto icmp accept"),
-                format!("{from_peers} ip6 daddr fe80::/10 meta l4proto ipv6-icmp accept"),
-            ],
+            rules: input,
         },
     ];
     let clear = format!("{{ \"dvx*\", \"{}\" }}", name::DIRECT);
@@ -210,37 +218,85 @@ fn isolation(desired: &Desired) -> Table {
         &format!("oifname {clear}"),
     ));
     chains.extend(encryption::lanes(desired));
-    let mut declarations = vec![
-        "set same_network4 { type ipv4_addr . ipv4_addr; flags interval; }",
-        "set same_network6 { type ipv6_addr . ipv6_addr; flags interval; }",
-    ];
+    let named: Vec<_> = same_network.keys().map(Masks::declaration).collect();
+    let mut declarations: Vec<_> = named.iter().map(String::as_str).collect();
     declarations.extend(encryption::DECLARATIONS);
-    let (same4, same6) = same_network(desired);
-    let mut sets = named([("same_network4", same4), ("same_network6", same6)]);
+    let mut sets: BTreeMap<_, _> = same_network
+        .into_iter()
+        .map(|(masks, pairs)| (masks.set(), pairs))
+        .collect();
     sets.extend(encryption::pools(desired));
     table(&declarations, &chains, sets)
 }
 
-/// Which pools may talk with which, of IPv4 and of IPv6.
-fn same_network(desired: &Desired) -> (Set, Set) {
-    let (mut same4, mut same6) = (Set::new(), Set::new());
+/// The prefix lengths of two pools of one family. Pairs of networks of the same lengths are one set, which is looked
+/// up with both addresses cut to them: a hash, where intervals would be searched for each packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Masks {
+    family: Family,
+    from: u8,
+    to: u8,
+}
+
+impl Masks {
+    fn set(&self) -> String {
+        let (_, digit) = self.written();
+        format!("same{digit}_{}_{}", self.from, self.to)
+    }
+
+    fn declaration(&self) -> String {
+        let (_, digit) = self.written();
+        let set = self.set();
+        format!("set {set} {{ type ipv{digit}_addr . ipv{digit}_addr; }}")
+    }
+
+    /// The rule for packets between two such pools of one network.
+    fn rule(&self, further: &str) -> String {
+        let (ip, _) = self.written();
+        let mask = |length: u8| match self.family {
+            Family::V4 => IpAddr::from(
+                u32::MAX
+                    .checked_shl(32 - u32::from(length))
+                    .unwrap_or(0)
+                    .to_be_bytes(),
+            ),
+            Family::V6 => IpAddr::from(
+                u128::MAX
+                    .checked_shl(128 - u32::from(length))
+                    .unwrap_or(0)
+                    .to_be_bytes(),
+            ),
+        };
+        let (from, to, set) = (mask(self.from), mask(self.to), self.set());
+        format!("{ip} saddr & {from} . {ip} daddr & {to} @{set} {further}")
+    }
+
+    const fn written(&self) -> (&'static str, u8) {
+        match self.family {
+            Family::V4 => ("ip", 4),
+            Family::V6 => ("ip6", 6),
+        }
+    }
+}
+
+/// Which pools may talk with which.
+fn same_network(desired: &Desired) -> BTreeMap<Masks, Set> {
+    let mut same: BTreeMap<Masks, Set> = BTreeMap::new();
     for network in desired.networks.values() {
-        for from in &network.pools {
-            for to in network
-                .pools
-                .iter()
-                .filter(|to| to.pool.family() == from.pool.family())
-            {
-                let same = if from.pool.family() == Family::V4 {
-                    &mut same4
-                } else {
-                    &mut same6
+        for from in network.pools.iter().map(|it| it.pool) {
+            let others = network.pools.iter().map(|it| it.pool);
+            for to in others.filter(|to| to.family() == from.family()) {
+                let masks = Masks {
+                    family: from.family(),
+                    from: from.prefix().prefix_len(),
+                    to: to.prefix().prefix_len(),
                 };
-                same.insert(key(&[&from.pool.to_string(), &to.pool.to_string()]));
+                let [one, other] = [from, to].map(|pool| pool.prefix().network().to_string());
+                same.entry(masks).or_default().insert(key(&[&one, &other]));
             }
         }
     }
-    (same4, same6)
+    same
 }
 
 fn root_filter(desired: &Desired) -> Table {
