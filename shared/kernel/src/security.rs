@@ -210,11 +210,11 @@ impl Kernel {
         let request = || RouteNetlinkMessage::NewLink(message.clone());
         let made = self.root.request(request(), flags, action).await;
         if let Err(error) = made {
-            if error.errno() != Some(nix::libc::EEXIST) {
+            let exists = error.errno() == Some(nix::libc::EEXIST);
+            // One that was made and not moved. Otherwise one with its number is in a namespace that is about to go.
+            if !exists || self.delete_link(Place::Root, name).await.is_err() {
                 return Err(error);
             }
-            // One that was made and not moved.
-            self.delete_link(Place::Root, name).await?;
             self.root.request(request(), flags, action).await?;
         }
         let index = self.index(Place::Root, name).await?;
@@ -230,19 +230,34 @@ impl Kernel {
         self.overlay.request(up, 0, action).await
     }
 
-    /// Removes all associations and policies of ours, and interfaces that were never moved.
+    /// Removes all policies of interfaces of ours, and all associations, also those whose index we never give.
     pub(crate) async fn remove_security(&self) -> Result<Vec<String>, Error> {
-        let mut state = State::default();
-        self.observe_security(&mut state).await?;
-        let policies = state.policies.keys();
-        let policies = policies.map(|key| Step::DeletePolicy { key: *key });
-        let associations = state.associations.keys();
-        let associations = associations.map(|id| Step::DeleteAssociation { id: *id });
-        let steps: Vec<_> = policies.chain(associations).collect();
-        for step in &steps {
-            self.take_security(step).await?;
+        let Some(xfrm) = &self.xfrm else {
+            return Ok(Vec::new());
+        };
+        let mut removed = Vec::new();
+        for policy in xfrm.policies().await.map_err(unlisted("policies"))? {
+            if name::interface_peer(policy.id.if_id).is_some() {
+                let step = Step::DeletePolicy {
+                    key: read_policy(&policy).0,
+                };
+                self.take_security(&step).await?;
+                removed.push(step.to_string());
+            }
         }
-        Ok(steps.iter().map(ToString::to_string).collect())
+        for state in xfrm.states().await.map_err(unlisted("associations"))? {
+            if name::interface_peer(state.if_id).is_some() {
+                let (spi, destination) = (state.spi, state.destination);
+                let says = format!("delete association {spi:#010x} to {destination}");
+                let gone = xfrm.delete_state(spi, destination).await;
+                gone.map_err(|error| Error::Request {
+                    action: says.clone(),
+                    source: std::io::Error::other(error),
+                })?;
+                removed.push(says);
+            }
+        }
+        Ok(removed)
     }
 }
 
