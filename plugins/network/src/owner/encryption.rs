@@ -22,7 +22,7 @@ use drover_ipsec::{
     Adopted, AssociationId, Counted, Direction, Epoch, Exchange, Identity, Lane, Moment, PublicKey,
     Schedule,
 };
-use drover_kernel::{AssociationCounters, Counters, Target};
+use drover_kernel::{AssociationCounters, Counters, Receiver, Target};
 use drover_model::{Encapsulation, Encryption as NetworkEncryption, HostName};
 use drover_overlay::{IpsecPath, Peer, State, Step, UdpPorts, name};
 use drover_plugin_host::DriverError;
@@ -263,6 +263,7 @@ impl Owner {
         if self.torn_down || self.encryption.exchange.is_none() {
             return;
         }
+        self.keep_receiver().await;
         self.observe_associations().await;
         self.settle().await;
         // What was made just now is to be seen before it is published.
@@ -276,6 +277,31 @@ impl Owner {
         if unsettled {
             self.encryption.soon();
             self.watch.soon();
+        }
+    }
+
+    /// Has the kernel take ESP out of the UDP it comes in, on the device that has this host's address.
+    async fn keep_receiver(&mut self) {
+        let wanted = self.encryption.port.zip(self.underlay.clone());
+        let (Some((first_port, device)), Some(own), Some(kernel)) =
+            (wanted, self.cluster.own(), &self.kernel)
+        else {
+            return;
+        };
+        let receiver = Receiver {
+            device,
+            address: own.advertise,
+            first_port,
+        };
+        let before = self.encryption.receives;
+        match kernel.set_receiver(&receiver).await {
+            Ok(_changed) => self.encryption.receives = Some(first_port),
+            Err(error) => {
+                self.encryption.receives = None;
+                if before.is_some() || self.encryption.public.is_none() {
+                    warn!(%error, "ESP is not taken out of UDP here: other hosts send it by itself");
+                }
+            }
         }
     }
 
