@@ -5,49 +5,39 @@
 //! due --NextGeneration--> coordinator --number--> generate --plan--> kernel --counters--> publishable
 //!     --PublishKey--> coordinator --> published --> candidate --probe--> answered --> sent by
 //! ```
-//! The private keys are here and nowhere else. The coordinator is asked beside the owner, whose commands go on.
+//! The private keys are here and nowhere else.
+
+mod probe;
+mod renewal;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
-use drover_control_api::FailureKind;
-use drover_control_api::coordinator::{NextGeneration, PublishKey};
 use drover_control_api::fabric::PeerKey;
-use drover_control_api::plugin::{EncryptedPath, RefusedPackets};
 use drover_control_api::record::HostRecord;
-use drover_daemon::{EncryptionSettings, task};
-use drover_http::control::{self, CallError};
+use drover_daemon::EncryptionSettings;
 use drover_ipsec::{
     Adopted, AssociationId, Counted, Direction, Epoch, Exchange, Identity, Lane, Moment, PublicKey,
     Schedule,
 };
-use drover_kernel::{AssociationCounters, Counters, Receiver, Target};
-use drover_model::{Encapsulation, Encryption as NetworkEncryption, HostName};
-use drover_overlay::{IpsecPath, Peer, State, Step, UdpPorts, name};
+use drover_kernel::{AssociationCounters, Receiver};
+use drover_model::HostName;
+use drover_overlay::{IpsecPath, State, Step, UdpPorts, name};
 use drover_plugin_host::DriverError;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
-use zeroize::Zeroizing;
+use tracing::warn;
 
-use super::status::packets;
-use super::{Command, Owner};
+use super::Owner;
 
 /// How often associations are looked at while nothing changes.
-const CALM: Duration = Duration::from_secs(10);
+const CALM: Duration = Duration::from_secs(5);
 /// How soon again while a new epoch is on its way.
 const UNSURE: Duration = Duration::from_secs(1);
-/// How long the coordinator may take.
-const LIMIT: Duration = Duration::from_secs(10);
 /// A private key is wiped so long after the next was published.
 const WIPE_AFTER: Duration = Duration::from_secs(60);
 /// An epoch goes when nothing came by it for so long.
 const IDLE: Duration = Duration::from_secs(30);
-/// The mark of a probe by the candidate epoch.
-const CANDIDATE: u8 = name::CANDIDATE_MARK.to_le_bytes()[0];
-/// A path that has not answered for so long is degraded.
-const SILENT: Duration = Duration::from_secs(30);
 
 /// What this host has for encryption, beside the kernel.
 pub(crate) struct Encryption {
@@ -316,227 +306,12 @@ impl Owner {
         }
     }
 
-    /// What is asked on encrypted paths: whether the peer is there, and whether it has the candidate epoch.
-    pub(super) fn encryption_targets(&self) -> BTreeSet<Target> {
-        let mut targets = BTreeSet::new();
-        let Some(exchange) = &self.encryption.exchange else {
-            return targets;
-        };
-        for host in self.cluster.others() {
-            let path = exchange.path(&host.name);
-            let target = Target::routed(name::ipsec_probe(host.index).into());
-            if path.send.is_some() {
-                targets.insert(target);
-            }
-            if path.candidate.is_some() {
-                targets.insert(Target {
-                    mark: CANDIDATE,
-                    ..target
-                });
-            }
-        }
-        targets
-    }
-
-    /// Who has answered.
-    pub(super) async fn encryption_answered(&mut self, answers: &BTreeSet<Target>) {
-        let Some(exchange) = &mut self.encryption.exchange else {
-            return;
-        };
-        let mut confirmed = false;
-        for host in self.cluster.others() {
-            let address = IpAddr::from(name::ipsec_probe(host.index));
-            let mut mine = answers.iter().filter(|it| it.address == address);
-            if mine.clone().next().is_some() {
-                let now = Instant::now();
-                self.encryption.answered.insert(host.name.clone(), now);
-            }
-            let candidate = exchange.path(&host.name).candidate;
-            if let (Some(epoch), true) = (candidate, mine.any(|it| it.mark == CANDIDATE)) {
-                exchange.answered(&host.name, epoch);
-                confirmed = true;
-            }
-        }
-        if confirmed {
-            self.tend().await;
-        }
-    }
-
-    /// What there is to say of the encrypted path to a peer.
-    pub(super) fn encrypted_path(
-        &self,
-        host: &HostName,
-        peer: &Peer,
-        devices: &BTreeMap<String, Counters>,
-        associations: &[AssociationCounters],
-    ) -> Option<EncryptedPath> {
-        let path = peer.ipsec.as_ref()?;
-        let agreed = self.encryption.exchange.as_ref()?.path(host);
-        let device = name::ipsec(peer.index);
-        let if_id = name::interface_id(peer.index);
-        let mine: Vec<_> = associations.iter().filter(|it| it.if_id == if_id).collect();
-        let counted = devices.get(&device).copied().unwrap_or_default();
-        let last_answer = self.encryption.answered.get(host).map(Instant::elapsed);
-        let transport = path.udp.map(|ports| {
-            let last = ports
-                .destination
-                .saturating_add(u16::from(path.lanes.max(1)) - 1);
-            format!("udp {}-{last}", ports.destination)
-        });
-        let now = self.encryption.now();
-        Some(EncryptedPath {
-            device,
-            cipher: "AES-256-GCM".to_owned(),
-            transport: transport.unwrap_or_else(|| "esp".to_owned()),
-            mtu: peer
-                .underlay_mtu
-                .inside(Encapsulation::Ipsec, peer.advertise.is_ipv6()),
-            lanes: path.lanes,
-            associations: u32::try_from(mine.len()).unwrap_or(u32::MAX),
-            epoch: path
-                .send
-                .map(|epoch| format!("{}/{}", epoch.own.get(), epoch.peer.get())),
-            epoch_age: agreed.since.map(|since| now.since(since).as_secs()),
-            last_answer: last_answer.map(|ago| ago.as_secs()),
-            packets: packets(counted),
-            refused: RefusedPackets {
-                replayed: mine.iter().map(|it| it.replayed).sum(),
-                forged: mine.iter().map(|it| it.forged).sum(),
-            },
-            degraded: degraded(path, last_answer),
-        })
-    }
-
-    /// A sentence for each thing that keeps encrypted networks from being what they should.
-    pub(super) fn encryption_complaints(&self) -> Vec<String> {
-        let encrypted = self.records.networks().values();
-        let mut encrypted =
-            encrypted.filter(|it| it.options.encryption == NetworkEncryption::Ipsec);
-        let mut complaints = self.encryption.refused.clone();
-        if let (Some(reason), Some(_)) = (self.encryption.impossible(), encrypted.next()) {
-            complaints.push(format!(
-                "this host cannot encrypt, so encrypted networks reach no other host: {reason}"
-            ));
-        }
-        complaints
-    }
-
     fn has_candidates(&self) -> bool {
         let exchange = self.encryption.exchange.as_ref();
         exchange.is_some_and(|exchange| {
             let mut others = self.cluster.others();
             others.any(|host| exchange.path(&host.name).candidate.is_some())
         })
-    }
-
-    /// Asks for the number of a generation, or publishes one, if it is time.
-    fn ask_coordinator(&mut self) {
-        let now = self.encryption.now();
-        let encryption = &mut self.encryption;
-        let Some(exchange) = &encryption.exchange else {
-            return;
-        };
-        if encryption.asking || Instant::now() < encryption.patience {
-            return;
-        }
-        let publishable = exchange.publishable();
-        let public = encryption
-            .public
-            .filter(|(number, _)| Some(*number) == publishable);
-        let (coordinator, myself) = (self.coordinator.clone(), self.myself.clone());
-        if let Some((generation, public)) = public {
-            let request = PublishKey {
-                generation,
-                public: public.to_bytes(),
-                lanes: encryption.lanes,
-                udp_port: encryption.receives,
-            };
-            encryption.asking = true;
-            task::spawn("publish", async move {
-                let answer = control::call(&coordinator, &request, LIMIT).await;
-                tell(&myself, Command::Published(generation, answer.map(drop)));
-            });
-        } else if let Some(due) = exchange.due(now) {
-            debug!(?due, "a new key is due");
-            encryption.asking = true;
-            task::spawn("generation", async move {
-                let answer = control::call(&coordinator, &NextGeneration {}, LIMIT).await;
-                tell(&myself, Command::Generation(answer.map(|it| it.generation)));
-            });
-        }
-    }
-
-    /// The coordinator has told the number of the next generation: it is made.
-    pub(super) async fn generation(&mut self, answer: Result<u64, CallError>) {
-        self.encryption.asking = false;
-        let number = match answer {
-            Ok(number) => number,
-            Err(error) => return self.be_patient(&error, "a new key has no number"),
-        };
-        let now = self.encryption.now();
-        let mut seed = Zeroizing::new([0; 32]);
-        if let Err(error) = getrandom::fill(seed.as_mut_slice()) {
-            warn!(%error, "the system gives no random numbers: no new key");
-            return;
-        }
-        let Some(exchange) = &mut self.encryption.exchange else {
-            return;
-        };
-        match exchange.generate(number, &seed, now) {
-            Ok(public) => self.encryption.public = Some((number, public)),
-            Err(error) => {
-                warn!(%error, "no new key");
-                return;
-            }
-        }
-        self.tend().await;
-    }
-
-    /// The store has the generation, or not.
-    pub(super) async fn published(&mut self, number: u64, answer: Result<(), CallError>) {
-        self.encryption.asking = false;
-        if let Err(error) = answer {
-            return self.be_patient(&error, "a new key is not published");
-        }
-        let now = self.encryption.now();
-        if let Some(exchange) = &mut self.encryption.exchange {
-            exchange.published(number, now);
-        }
-        info!(generation = number, "this host has a new key");
-        self.settle().await;
-        self.watch.soon();
-        self.encryption.soon();
-    }
-
-    fn be_patient(&mut self, error: &CallError, what: &str) {
-        let alone = matches!(error, CallError::Failure(it) if it.kind == FailureKind::NotFound);
-        if alone {
-            debug!("a host alone needs no key");
-        } else {
-            warn!(%error, "{what}");
-        }
-        self.encryption.patience = Instant::now() + UNSURE;
-        if let (CallError::Failure(failure), Some(exchange)) =
-            (error, &mut self.encryption.exchange)
-            && failure.kind == FailureKind::Conflict
-        {
-            exchange.rotate();
-        }
-    }
-}
-
-/// Why a path is not as it should be.
-fn degraded(path: &IpsecPath, last_answer: Option<Duration>) -> Option<String> {
-    if path.send.is_none() {
-        return Some("no key is agreed on yet: packets are dropped".to_owned());
-    }
-    match last_answer {
-        None => Some("it has not answered by this path yet".to_owned()),
-        Some(ago) if ago > SILENT => Some(format!(
-            "it has not answered by this path for {} s",
-            ago.as_secs()
-        )),
-        Some(_) => None,
     }
 }
 
@@ -585,12 +360,4 @@ fn counted(counters: &[AssociationCounters]) -> BTreeMap<AssociationId, Counted>
         Some((id, counted))
     });
     ours.collect()
-}
-
-/// Nobody waits for it when the owner has ended.
-fn tell(owner: &mpsc::WeakUnboundedSender<Command>, command: Command) {
-    let told = owner
-        .upgrade()
-        .is_some_and(|owner| owner.send(command).is_ok());
-    debug!(told, "the coordinator has answered");
 }
