@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::namespace::{self, Namespace};
 use crate::netlink::Netlink;
 use crate::nft::{self, Elements, Nft};
-use crate::observe::{address_of, name_of};
+use crate::observe::{address_of, is_unmoved_ipsec, name_of};
 
 /// A host's `drover` namespace and its root namespace.
 #[derive(Debug)]
@@ -198,11 +198,11 @@ impl Kernel {
         }
         match self.links(Place::Root).await {
             Ok(links) => {
-                let unmoved = |name: &str| name.starts_with("dip") && name::is_ours(name);
-                let ours = |name: &&str| {
-                    *name == name::DIRECT_ROOT || name::is_sandbox_link(name) || unmoved(name)
+                let named = |name: &str| name == name::DIRECT_ROOT || name::is_sandbox_link(name);
+                let ours = |link: &&LinkMessage| {
+                    is_unmoved_ipsec(link) || name_of(link).is_some_and(named)
                 };
-                for name in links.iter().filter_map(name_of).filter(ours) {
+                for name in links.iter().filter(ours).filter_map(name_of) {
                     let done = self.delete_link(Place::Root, name).await;
                     collect(done, format!("link {name}"), &mut removed, &mut errors);
                 }

@@ -316,17 +316,29 @@ fn read_vxlan(link: &LinkMessage) -> Option<Link> {
 }
 
 fn read_ipsec(link: &LinkMessage) -> Option<Link> {
+    let if_id = interface_number(link)?;
+    let mtu = mtu_of(link)?;
+    let up = link.header.flags.contains(LinkFlags::Up);
+    up.then_some(Link::Ipsec(Ipsec { if_id, mtu }))
+}
+
+/// The number of an XFRM interface.
+fn interface_number(link: &LinkMessage) -> Option<u32> {
     let data = infos(link).find_map(|info| match info {
         LinkInfo::Data(InfoData::Xfrm(data)) => Some(data),
         _ => None,
     })?;
-    let if_id = data.iter().find_map(|info| match info {
+    data.iter().find_map(|info| match info {
         InfoXfrm::IfId(number) => Some(*number),
         _ => None,
-    })?;
-    let mtu = mtu_of(link)?;
-    let up = link.header.flags.contains(LinkFlags::Up);
-    up.then_some(Link::Ipsec(Ipsec { if_id, mtu }))
+    })
+}
+
+/// Whether a link in the root namespace is the XFRM interface of a peer, made and not moved. Its name alone does not
+/// say so: there, anybody may have a link of that name.
+pub(crate) fn is_unmoved_ipsec(link: &LinkMessage) -> bool {
+    let peer = interface_number(link).and_then(name::interface_peer);
+    peer.is_some_and(|peer| name_of(link) == Some(name::ipsec(peer).as_str()))
 }
 
 fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(IpNet, Target)> {

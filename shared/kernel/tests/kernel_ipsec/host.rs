@@ -268,6 +268,7 @@ fn blocks(here: u8) -> BTreeMap<Block, RemoteBlock> {
 /// A host.
 pub(crate) struct Host {
     number: u8,
+    overlay: PathBuf,
     pub(crate) kernel: Kernel,
     pub(crate) desired: Desired,
 }
@@ -276,6 +277,11 @@ impl Host {
     fn path(&mut self) -> &mut IpsecPath {
         let peer = self.desired.peers.values_mut().next().unwrap();
         peer.ipsec.as_mut().unwrap()
+    }
+
+    /// What a command prints in the `drover` namespace.
+    pub(crate) fn prints(&self, line: &str) -> String {
+        prints(&format!("nsenter --net={} {line}", self.overlay.display()))
     }
 
     async fn bring_about(&self) {
@@ -320,7 +326,6 @@ pub(crate) struct Hosts {
     pub(crate) two: Host,
     pub(crate) wire: Wire,
     pub(crate) underlay: Underlay,
-    folder: PathBuf,
 }
 
 fn open(path: &Path, namespace: Option<&str>) -> Kernel {
@@ -348,17 +353,20 @@ impl Hosts {
             .build()
             .unwrap();
         let inside = runtime.enter();
-        let host = |number, namespace| Host {
-            number,
-            kernel: open(&folder.join(number.to_string()), namespace),
-            desired: desired(number, underlay),
+        let host = |number: u8, namespace| {
+            let overlay = folder.join(number.to_string());
+            Host {
+                number,
+                kernel: open(&overlay, namespace),
+                desired: desired(number, underlay),
+                overlay,
+            }
         };
         let hosts = Self {
             one: host(1, None),
             two: host(2, Some("two")),
             wire,
             underlay,
-            folder: folder.to_owned(),
         };
         if underlay.is_in_udp() {
             runtime.block_on(hosts.receive_udp());
@@ -431,7 +439,7 @@ impl Hosts {
 
     /// Opens the first host's kernel again.
     pub(crate) fn reopen_first(&mut self) {
-        self.one.kernel = open(&self.folder.join("1"), None);
+        self.one.kernel = open(&self.one.overlay, None);
     }
 
     /// Brings about what should be, on both, and checks that a second plan is empty.
