@@ -124,7 +124,9 @@ fn state(host: &Host) -> Result<String> {
         "n=/run/drover/netns/overlay
          echo host: $(ip -o link show | sed 's/^[0-9]*: //; s/[@:].*//' | sort)
          echo overlay: $(nsenter --net=$n ip -o link show | sed 's/^[0-9]*: //; s/[@:].*//' | sort)
-         nsenter --net=$n ip route show table all | sort; nsenter --net=$n ip -6 route show table all | grep -v fe80 | sort
+         # Whether a bridge has a port at this moment is not what is compared: ports go after the answer.
+         { nsenter --net=$n ip route show table all; nsenter --net=$n ip -6 route show table all | grep -v fe80; } |
+             sed 's/ linkdown//' | sort
          nsenter --net=$n nft -s list ruleset | grep -v counter | grep -v '# handle'",
     )
 }
