@@ -58,7 +58,9 @@ impl Capability {
             ),
             Self::Vxlan => in_namespace("ip link add name x0 type vxlan id 7 dstport 4787"),
             Self::Ipv6 => in_namespace("ip -6 addr add 2001:db8::1/64 dev lo"),
-            Self::Esp => in_namespace(ESP),
+            Self::Esp => in_namespace(ESP).map_err(|_said| {
+                "the kernel lacks ESP with AES-GCM, or XFRM interfaces".to_owned()
+            }),
             Self::NoEsp => match in_namespace(ESP) {
                 Ok(()) => Err("the kernel has ESP".to_owned()),
                 Err(_) => Ok(()),
