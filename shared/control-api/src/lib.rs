@@ -2,7 +2,7 @@
 //!
 //! Three parties speak it, all as JSON over HTTP/1.1 on unix sockets:
 //! - plugins and the command line ask the coordinator: `POST /v1/<Method>` on its control socket
-//!   ([`coordinator`]), and watch the fabric ([`fabric`]);
+//!   ([`coordinator`]), and watch the fabric ([`fabric`]) and the containers ([`registry`]);
 //! - the coordinator and the command line ask a plugin: `POST /Drover.<Method>` on the plugin's own
 //!   socket ([`plugin`]);
 //! - the records themselves ([`record`]) are the values in the store, each with its key.
@@ -14,6 +14,7 @@ mod encoding;
 pub mod fabric;
 pub mod plugin;
 pub mod record;
+pub mod registry;
 
 use serde::{Deserialize, Serialize};
 

@@ -13,6 +13,7 @@
 //! | `copies/<id>/<host>` | [`CopyRecord`] |
 //! | `attachments/<id>/<host>` | [`AttachmentRecord`] |
 //! | `conflicts/<host>` | a list of sentences: what this host cannot reconcile without a person |
+//! | `containers/<host>/<container id>` | [`ContainerRecord`](crate::registry::ContainerRecord) |
 //! | `keys/<host>` | [`KeyRecord`]: public, and believed for its signature, not for its place |
 //! | `tokens/<hash>` | [`TokenRecord`] |
 //! | `claims/pools` | the pool that was claimed last: pools are claimed one after the other |
