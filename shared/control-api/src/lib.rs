@@ -4,7 +4,7 @@
 //! - plugins and the command line ask the coordinator: `POST /v1/<Method>` on its control socket
 //!   ([`coordinator`]), and watch the fabric ([`fabric`]) and the containers ([`registry`]);
 //! - the coordinator and the command line ask a plugin: `POST /Drover.<Method>` on the plugin's own
-//!   socket ([`plugin`]);
+//!   socket ([`plugin`], [`names`]);
 //! - the records themselves ([`record`]) are the values in the store, each with its key.
 //!
 //! An answer is `200` with the method's answer, or another status with a [`Failure`].
@@ -12,6 +12,7 @@
 pub mod coordinator;
 mod encoding;
 pub mod fabric;
+pub mod names;
 pub mod plugin;
 pub mod record;
 pub mod registry;
