@@ -22,7 +22,7 @@ use drover_control_api::plugin::{EndpointTable, PathTable, Reconciled, TornDown}
 use drover_daemon::Settings;
 use drover_http::Client;
 use drover_http::control::CallError;
-use drover_kernel::{Kernel, Target};
+use drover_kernel::{Kernel, Probed};
 use drover_model::{EndpointId, NetworkId};
 use drover_overlay::State;
 use drover_plugin_host::DriverError;
@@ -58,7 +58,7 @@ pub(crate) enum Command {
     /// A new engine process has activated the plugin.
     EngineStarted,
     /// Which probes have been answered.
-    Probed(BTreeSet<Target>),
+    Probed(Probed),
     /// The number of this host's next key.
     Generation(Result<u64, CallError>),
     /// Whether a key is known to the cluster.
@@ -218,7 +218,7 @@ impl Owner {
             Command::Join(id, sandbox, reply) => answer(reply, self.join(&id, sandbox).await),
             Command::Leave(id, reply) => answer(reply, self.leave(&id).await),
             Command::EngineStarted => self.engine_started().await,
-            Command::Probed(answers) => self.probed(&answers).await,
+            Command::Probed(probed) => self.probed(&probed).await,
             Command::Generation(answer) => self.generation(answer).await,
             Command::Published(number, answer) => self.published(number, answer).await,
             Command::Reconcile(reply) => {

@@ -168,8 +168,11 @@ pub struct EncryptedPath {
     pub cipher: String,
     /// `udp PORT-PORT`, or `esp` where the peer takes no UDP.
     pub transport: String,
-    /// The largest packet from a container, bytes.
+    /// The largest packet from a container that gets through, bytes.
     pub mtu: Mtu,
+    /// Whether that was found by packets of this size that came back, and is not only what the devices say.
+    #[serde(default)]
+    pub mtu_found: bool,
     /// How many associations flows are spread over, each way.
     pub lanes: u8,
     /// The associations that there are, of all epochs and both ways.

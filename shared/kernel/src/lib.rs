@@ -20,6 +20,6 @@ mod security;
 
 pub use error::Error;
 pub use kernel::{Counters, Failed, Kernel};
-pub use probe::{Prober, Target};
+pub use probe::{Probed, Prober, Target};
 pub use receiver::{Receiver, ReceiverSeen};
 pub use security::AssociationCounters;

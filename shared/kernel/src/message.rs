@@ -15,8 +15,8 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 
@@ -24,6 +24,8 @@ use crate::namespace::Namespace;
 
 /// The loopback device's index, in every namespace.
 const LOOPBACK: u32 = 1;
+/// The number of a route's MTU among its metrics (`linux/rtnetlink.h`).
+const RTAX_MTU: u32 = 2;
 
 /// What making a link needs beside the link itself.
 pub(crate) struct Surroundings<'a> {
@@ -182,6 +184,16 @@ pub(crate) fn route(prefix: IpNet, target: &Target, index: Option<u32>) -> Route
         }
         Target::Link(_) if prefix.addr().is_ipv4() => message.header.scope = RouteScope::Link,
         Target::Link(_) => {}
+        Target::Path { mtu, .. } => {
+            if prefix.addr().is_ipv4() {
+                message.header.scope = RouteScope::Link;
+            }
+            // Kernels before 5.12 forward by it only when it is locked.
+            message.attributes.push(RouteAttribute::Metrics(vec![
+                RouteMetric::Lock(1 << RTAX_MTU),
+                RouteMetric::Mtu(mtu.get().into()),
+            ]));
+        }
         Target::Via { gateway, .. } => {
             message.header.flags = RouteFlags::Onlink;
             message

@@ -23,7 +23,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
 
 use crate::error::Error;
@@ -347,23 +347,32 @@ fn read_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(
     if !ours {
         return None;
     }
-    let (mut destination, mut gateway, mut device) = (None, None, None);
+    let (mut destination, mut gateway, mut device, mut mtu) = (None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => destination = ip(address),
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Oif(index) => device = names.get(index).cloned(),
+            RouteAttribute::Metrics(metrics) => mtu = metrics.iter().find_map(route_mtu),
             _ => {}
         }
     }
     let prefix = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
-    let target = match (message.header.kind, gateway, device) {
-        (RouteType::Unreachable, _, _) => Target::Unreachable,
-        (_, Some(gateway), Some(device)) => Target::Via { gateway, device },
-        (_, None, Some(device)) => Target::Link(device),
+    let target = match (message.header.kind, gateway, device, mtu) {
+        (RouteType::Unreachable, _, _, _) => Target::Unreachable,
+        (_, Some(gateway), Some(device), _) => Target::Via { gateway, device },
+        (_, None, Some(device), Some(mtu)) => Target::Path { device, mtu },
+        (_, None, Some(device), None) => Target::Link(device),
         _ => return None,
     };
     Some((prefix, target))
+}
+
+fn route_mtu(metric: &RouteMetric) -> Option<Mtu> {
+    match metric {
+        RouteMetric::Mtu(bytes) => Mtu::new(u16::try_from(*bytes).ok()?),
+        _ => None,
+    }
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

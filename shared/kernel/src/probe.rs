@@ -1,4 +1,7 @@
-//! Whether a peer answers on a path: ICMP echo from the `drover` namespace, on a thread of its own.
+//! Whether a peer answers on a path, and to packets of what size: ICMP echo from the `drover` namespace, on a thread
+//! of its own.
+
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,6 +25,8 @@ use crate::namespace::Namespace;
 /// How often a peer is asked, and how long an answer is waited for each time.
 const ROUNDS: u8 = 3;
 const WAIT: Duration = Duration::from_millis(400);
+/// An IPv4 header without options, bytes.
+const IP_HEADER: usize = 20;
 
 /// Whom to ask, and by which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +37,9 @@ pub struct Target {
     pub link: u32,
     /// The mark of the packet, below 256; 0 for none.
     pub mark: u8,
+    /// The size of the packet in bytes, IP header included, at least 29; 0 for the least there is. A packet of a given
+    /// size is not cut on its way to the peer, nor held back by what the kernel has learned of the path. IPv4 only.
+    pub size: u16,
 }
 
 impl Target {
@@ -42,8 +50,18 @@ impl Target {
             address,
             link: 0,
             mark: 0,
+            size: 0,
         }
     }
+}
+
+/// What came of asking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probed {
+    /// Whom was asked.
+    pub asked: BTreeSet<Target>,
+    /// Those of them that answered.
+    pub answered: BTreeSet<Target>,
 }
 
 /// Asks peers whether they are there.
@@ -71,17 +89,23 @@ impl Kernel {
 }
 
 impl Prober {
-    /// Those of `targets` that answer.
+    /// Which of `targets` answer.
     ///
     /// # Errors
     /// When no socket can be had.
-    pub async fn answering(&self, targets: BTreeSet<Target>) -> Result<BTreeSet<Target>, Error> {
-        let asked = self.namespace.run(move || ask(&targets)).await;
+    pub async fn ask(&self, targets: BTreeSet<Target>) -> Result<Probed, Error> {
+        let asked = self.namespace.run(move || {
+            let answered = ask(&targets)?;
+            Ok(Probed {
+                asked: targets,
+                answered,
+            })
+        });
         let failed = |source| Error::Request {
             action: "probe peers".to_owned(),
             source,
         };
-        asked.and_then(|answers| answers).map_err(failed)
+        asked.await.and_then(|probed| probed).map_err(failed)
     }
 }
 
@@ -100,19 +124,18 @@ fn ask(targets: &BTreeSet<Target>) -> io::Result<BTreeSet<Target>> {
 
 fn ask_one_way(targets: &BTreeSet<Target>, is_v6: bool, mark: u8) -> io::Result<BTreeSet<Target>> {
     let socket = open(is_v6, mark)?;
-    let request = echo_request(is_v6, mark);
     let mut silent = targets.clone();
     for _round in 0..ROUNDS {
         for target in &silent {
-            if let Err(error) = send(&socket, &request, target) {
+            if let Err(error) = send(&socket, target) {
                 // A path that does not even take the packet is one without an answer.
                 debug!(?target, %error, "a probe was not sent");
             }
         }
         let end = Instant::now() + WAIT;
         while Instant::now() < end && !silent.is_empty() {
-            if let Some(address) = receive(&socket, is_v6, mark)? {
-                silent.retain(|target| target.address != address);
+            if let Some((address, size)) = receive(&socket, is_v6, mark)? {
+                silent.retain(|target| (target.address, target.size) != (address, size));
             }
         }
         if silent.is_empty() {
@@ -135,39 +158,47 @@ fn open(is_v6: bool, mark: u8) -> io::Result<OwnedFd> {
         let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
         bind(socket.as_raw_fd(), &SockaddrIn6::from(any))?;
     } else {
+        whole::send_whole(&socket)?;
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
         bind(socket.as_raw_fd(), &SockaddrIn::from(any))?;
     }
     Ok(socket)
 }
 
-/// An echo request with its mark as identifier, so that answers of one way are not taken for those of another,
-/// and number 0. For IPv6 the kernel writes the checksum.
-fn echo_request(is_v6: bool, mark: u8) -> [u8; 8] {
-    if is_v6 {
-        return [128, 0, 0, 0, 0, mark, 0, 0];
-    }
-    // Type 8 and the mark and nothing else: the checksum is their complement.
-    let [high, low] = (!(0x0800_u16 | u16::from(mark))).to_be_bytes();
-    [8, 0, high, low, 0, mark, 0, 0]
+/// An echo request with its mark as identifier and its size as number, so that answers to one are not taken for
+/// those to another. For IPv6 the kernel writes the checksum.
+fn echo_request(target: &Target) -> Vec<u8> {
+    let mark = target.mark;
+    let mut request = if target.address.is_ipv6() {
+        vec![128, 0, 0, 0, 0, mark, 0, 0]
+    } else {
+        let [high, low] = target.size.to_be_bytes();
+        // All words but these are 0: the checksum is the complement of their sum (RFC 1071).
+        let sum = 0x0800 + u32::from(mark) + u32::from(target.size);
+        let [.., first, second] = (!(sum + (sum >> 16))).to_be_bytes();
+        vec![8, 0, first, second, 0, mark, high, low]
+    };
+    let size = usize::from(target.size).saturating_sub(IP_HEADER);
+    request.resize(size.max(request.len()), 0);
+    request
 }
 
-fn send(socket: &OwnedFd, request: &[u8], target: &Target) -> nix::Result<usize> {
-    let fd = socket.as_raw_fd();
+fn send(socket: &OwnedFd, target: &Target) -> nix::Result<usize> {
+    let (fd, request) = (socket.as_raw_fd(), echo_request(target));
     match target.address {
         IpAddr::V4(address) => {
             let to = SockaddrIn::from(SocketAddrV4::new(address, 0));
-            sendto(fd, request, &to, MsgFlags::empty())
+            sendto(fd, &request, &to, MsgFlags::empty())
         }
         IpAddr::V6(address) => {
             let to = SockaddrIn6::from(SocketAddrV6::new(address, 0, 0, target.link));
-            sendto(fd, request, &to, MsgFlags::empty())
+            sendto(fd, &request, &to, MsgFlags::empty())
         }
     }
 }
 
-/// The sender of an echo reply to a request with a mark, if one has come.
-fn receive(socket: &OwnedFd, is_v6: bool, mark: u8) -> io::Result<Option<IpAddr>> {
+/// The sender of an echo reply to a request with a mark, and the request's size, if one has come.
+fn receive(socket: &OwnedFd, is_v6: bool, mark: u8) -> io::Result<Option<(IpAddr, u16)>> {
     let mut buffer = [0_u8; 256];
     let (length, from) = match recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) {
         Ok(received) => received,
@@ -184,12 +215,41 @@ fn receive(socket: &OwnedFd, is_v6: bool, mark: u8) -> io::Result<Option<IpAddr>
             .map_or(0, |first| usize::from(first & 0x0f) * 4)
     };
     let reply = if is_v6 { 129 } else { 0 };
-    let identifier = packet.get(header.saturating_add(5));
-    if packet.get(header) != Some(&reply) || identifier != Some(&mark) {
+    let Some([kind, _, _, _, _, identifier, high, low]) =
+        packet.get(header..).and_then(<[u8]>::first_chunk::<8>)
+    else {
+        return Ok(None);
+    };
+    if (*kind, *identifier) != (reply, mark) {
         return Ok(None);
     }
+    let size = u16::from_be_bytes([*high, *low]);
     Ok(from.and_then(|from| {
         let four = from.as_sockaddr_in().map(|from| IpAddr::V4(from.ip()));
-        four.or_else(|| from.as_sockaddr_in6().map(|from| IpAddr::V6(from.ip())))
+        let address = four.or_else(|| from.as_sockaddr_in6().map(|from| IpAddr::V6(from.ip())));
+        address.map(|address| (address, size))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_request_has_its_size_and_a_right_checksum() {
+        for (size, mark) in [(0, 0), (29, 8), (1438, 0), (0xffff, 15), (0xf800, 0)] {
+            let target = Target {
+                size,
+                mark,
+                ..Target::routed(IpAddr::V4(Ipv4Addr::LOCALHOST))
+            };
+            let request = echo_request(&target);
+            assert_eq!(request.len(), usize::from(size.max(28)) - IP_HEADER);
+            let words = request
+                .chunks(2)
+                .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0)));
+            let sum = words.sum::<u32>();
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "{size} {mark}");
+        }
+    }
 }

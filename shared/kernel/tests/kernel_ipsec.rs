@@ -290,13 +290,13 @@ fn an_epoch_follows_another_without_a_packet_lost() {
         let prober = hosts.one.kernel.prober();
         let both = BTreeSet::from([probe, tried]);
         assert_eq!(
-            prober.answering(both.clone()).await.unwrap(),
+            prober.ask(both.clone()).await.unwrap().answered,
             BTreeSet::from([probe])
         );
         assert_eq!(sent(&hosts.one.kernel, 1, SECOND).await, [0, 0]);
         hosts.set_epochs(&[FIRST, SECOND], Some(FIRST), Some(SECOND));
         hosts.bring_about().await;
-        assert_eq!(prober.answering(both.clone()).await.unwrap(), both);
+        assert_eq!(prober.ask(both.clone()).await.unwrap().answered, both);
         assert!(sent(&hosts.one.kernel, 1, SECOND).await[0] >= 1);
         // One host changes over, then the other.
         hosts.forget_keys();

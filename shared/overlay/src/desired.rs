@@ -108,6 +108,8 @@ pub struct IpsecPath {
     pub send: Option<Epoch>,
     /// The epoch that probes with [`crate::name::CANDIDATE_MARK`] are sent by.
     pub candidate: Option<Epoch>,
+    /// The largest packet of containers that was seen to get through, if it is less than the device takes.
+    pub mtu: Option<Mtu>,
 }
 
 /// The UDP ports of the first lane; each lane after it has the next ones.

@@ -90,6 +90,7 @@ pub(crate) fn small() -> Desired {
         associations: associations(epoch(1, 1), 2),
         send: Some(epoch(1, 1)),
         candidate: None,
+        mtu: None,
     };
     Desired {
         host: Some(ThisHost {

@@ -22,6 +22,7 @@ mod desired;
 mod example;
 mod lower;
 pub mod name;
+mod path_mtu;
 mod plan;
 mod ruleset;
 mod simulate;
@@ -33,6 +34,7 @@ pub use desired::{
     UdpPorts,
 };
 pub use lower::{lower, sysctl_names};
+pub use path_mtu::PathMtu;
 pub use plan::{Plan, plan};
 pub use ruleset::tables;
 pub use simulate::simulate;

@@ -235,8 +235,11 @@ fn lower_blocks(desired: &Desired, own: &OwnBlocks, state: &mut State) {
 fn toward(desired: &Desired, peer: &Peer, network: &Network, family: Family) -> Option<Target> {
     let host = desired.host.as_ref()?;
     if network.encryption == Encryption::Ipsec {
-        let path = desired.ipsec(peer);
-        return path.map(|_| Target::Link(name::ipsec(peer.index)));
+        let device = name::ipsec(peer.index);
+        return desired.ipsec(peer).map(|path| match path.mtu {
+            Some(mtu) => Target::Path { device, mtu },
+            None => Target::Link(device),
+        });
     }
     if peer.advertise.is_ipv6() != host.advertise.is_ipv6() {
         return None;

@@ -139,6 +139,13 @@ pub enum Target {
         /// The link.
         device: String,
     },
+    /// Onto a link whose other end gets no packets larger than this, though the link takes them.
+    Path {
+        /// The link.
+        device: String,
+        /// The largest packet, of either family.
+        mtu: Mtu,
+    },
 }
 
 impl Target {
@@ -147,7 +154,9 @@ impl Target {
     pub fn device(&self) -> Option<&str> {
         match self {
             Self::Unreachable => None,
-            Self::Link(device) | Self::Via { device, .. } => Some(device),
+            Self::Link(device) | Self::Via { device, .. } | Self::Path { device, .. } => {
+                Some(device)
+            }
         }
     }
 }

@@ -310,6 +310,7 @@ impl fmt::Display for Target {
             Self::Unreachable => formatter.write_str("unreachable"),
             Self::Link(device) => write!(formatter, "dev {device}"),
             Self::Via { gateway, device } => write!(formatter, "via {gateway} dev {device}"),
+            Self::Path { device, mtu } => write!(formatter, "dev {device} mtu {mtu}"),
         }
     }
 }

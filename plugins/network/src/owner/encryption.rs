@@ -7,6 +7,7 @@
 //! ```
 //! The private keys are here and nowhere else.
 
+mod mtu;
 mod probe;
 mod renewal;
 mod report;
@@ -23,7 +24,7 @@ use drover_ipsec::{
 };
 use drover_kernel::{AssociationCounters, Receiver};
 use drover_model::HostName;
-use drover_overlay::{IpsecPath, State, Step, UdpPorts, name};
+use drover_overlay::{IpsecPath, PathMtu, State, Step, UdpPorts, name};
 use drover_plugin_host::DriverError;
 use tokio::time::Instant;
 use tracing::warn;
@@ -60,6 +61,8 @@ pub(crate) struct Encryption {
     next: Instant,
     /// When each peer last answered by its encrypted path.
     answered: BTreeMap<HostName, Instant>,
+    /// How large packets may be that are sent to each peer.
+    sizes: BTreeMap<HostName, PathMtu>,
     /// Keys that are not used, a sentence each.
     refused: Vec<String>,
 }
@@ -89,6 +92,7 @@ impl Encryption {
             patience: Instant::now(),
             next: Instant::now(),
             answered: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             refused: Vec::new(),
         }
     }
@@ -127,6 +131,7 @@ impl Encryption {
             associations: path.associations,
             send: path.send,
             candidate: path.candidate,
+            mtu: self.sizes.get(host).and_then(PathMtu::limit),
         })
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use drover_control_api::record::HostRecord;
 use drover_daemon::task;
-use drover_kernel::Target;
+use drover_kernel::{Probed, Target};
 use drover_model::{Family, HostName};
 use drover_overlay::name;
 use tokio::time::Instant;
@@ -74,6 +74,11 @@ impl Watch {
         self.next = self.next.min(Instant::now() + UNSURE);
     }
 
+    /// An answer has raised another question.
+    pub(super) fn at_once(&mut self) {
+        self.next = Instant::now();
+    }
+
     /// Counts an answer or a silence: how many there are in a row, of either.
     fn count(&mut self, host: &HostName, answered: bool) -> (u32, u32) {
         let (up, down) = if answered {
@@ -105,17 +110,18 @@ impl Owner {
     /// Begins to probe; the answers come as a command.
     pub(super) async fn probe(&mut self) {
         self.watch.next = Instant::now() + CALM;
+        self.meet_sizes();
         let targets = self.probe_targets().await;
         let (Some(kernel), false) = (&self.kernel, targets.is_empty() || self.torn_down) else {
             return;
         };
         let (prober, myself) = (kernel.prober(), self.myself.clone());
         task::spawn("probe", async move {
-            match prober.answering(targets).await {
-                Ok(answers) => {
+            match prober.ask(targets).await {
+                Ok(probed) => {
                     let told = myself
                         .upgrade()
-                        .is_some_and(|owner| owner.send(Command::Probed(answers)).is_ok());
+                        .is_some_and(|owner| owner.send(Command::Probed(probed)).is_ok());
                     debug!(told, "paths were probed");
                 }
                 Err(error) => warn!(%error, "paths cannot be probed"),
@@ -133,9 +139,8 @@ impl Owner {
                 match kernel.overlay_index(&device).await {
                     Ok(link) => {
                         targets.insert(Target {
-                            address: vxlan_address(&host),
                             link,
-                            mark: 0,
+                            ..Target::routed(vxlan_address(&host))
                         });
                     }
                     Err(error) => debug!(%error, "a path cannot be probed"),
@@ -146,9 +151,9 @@ impl Owner {
     }
 
     /// Draws the conclusions from answers.
-    pub(super) async fn probed(&mut self, answers: &BTreeSet<Target>) {
-        self.encryption_answered(answers).await;
-        let answers = answers.iter().filter(|target| target.mark == 0);
+    pub(super) async fn probed(&mut self, probed: &Probed) {
+        self.encryption_answered(probed).await;
+        let answers = probed.answered.iter().filter(|target| target.mark == 0);
         let answers: BTreeSet<_> = answers.map(|target| target.address).collect();
         let (doubted, fallbacks) = (self.watch.doubted.clone(), self.records.fallbacks().clone());
         for host in self.watched() {

@@ -224,6 +224,7 @@ fn desired(here: u8, underlay: Underlay) -> Desired {
             associations: Vec::new(),
             send: None,
             candidate: None,
+            mtu: None,
         }),
     };
     Desired {

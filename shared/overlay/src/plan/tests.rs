@@ -95,6 +95,7 @@ fn a_path_that_sends_nothing_keeps_its_interface_and_routes() {
         associations: Vec::new(),
         send: None,
         candidate: None,
+        mtu: None,
     };
     let state = lower(&desired);
     let led = |target: &&crate::Target| target.device() == Some("dip2");

@@ -18,6 +18,7 @@ pub(crate) struct Path {
     lacking: BTreeSet<(u8, u8)>,
     send: Option<(u8, u8)>,
     candidate: Option<(u8, u8)>,
+    mtu: Option<u16>,
 }
 
 prop_compose! {
@@ -28,8 +29,9 @@ prop_compose! {
         lacking in proptest::collection::btree_set((0_u8..3, 0_u8..2), 0..2),
         send in proptest::option::weighted(0.8, (0_u8..3, 0_u8..2)),
         candidate in proptest::option::of((0_u8..3, 0_u8..2)),
+        mtu in proptest::option::of(576_u16..1438),
     ) -> Path {
-        Path { lanes, udp, epochs, lacking, send, candidate }
+        Path { lanes, udp, epochs, lacking, send, candidate, mtu }
     }
 }
 
@@ -73,6 +75,7 @@ pub(crate) fn path(path: &Path, peer: HostIndex) -> IpsecPath {
         associations,
         send: path.send.map(epoch),
         candidate: path.candidate.map(epoch),
+        mtu: path.mtu.and_then(drover_model::Mtu::new),
     }
 }
 

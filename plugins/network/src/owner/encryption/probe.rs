@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use drover_kernel::Target;
+use drover_kernel::{Probed, Target};
 use drover_overlay::name;
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ impl Owner {
             let target = Target::routed(name::ipsec_probe(host.index).into());
             if path.send.is_some() {
                 targets.insert(target);
+                targets.extend(self.encryption.sized_targets(&host.name, target));
             }
             if path.candidate.is_some() {
                 targets.insert(Target {
@@ -36,7 +37,9 @@ impl Owner {
     }
 
     /// Who has answered.
-    pub(in crate::owner) async fn encryption_answered(&mut self, answers: &BTreeSet<Target>) {
+    pub(in crate::owner) async fn encryption_answered(&mut self, probed: &Probed) {
+        self.sizes_answered(probed).await;
+        let answers = &probed.answered;
         let Some(exchange) = &mut self.encryption.exchange else {
             return;
         };

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use drover_control_api::plugin::{EncryptedPath, RefusedPackets};
 use drover_kernel::{AssociationCounters, Counters};
-use drover_model::{Encapsulation, Encryption, HostName};
-use drover_overlay::{IpsecPath, Peer, name};
+use drover_model::{Encryption, HostName};
+use drover_overlay::{IpsecPath, PathMtu, Peer, name};
 use tokio::time::Instant;
 
 use super::super::Owner;
 use super::super::status::packets;
+use super::mtu::ceiling;
 
 /// A path that has not answered for so long is degraded.
 const SILENT: Duration = Duration::from_secs(30);
@@ -42,9 +43,12 @@ impl Owner {
             device,
             cipher: "AES-256-GCM".to_owned(),
             transport: transport.unwrap_or_else(|| "esp".to_owned()),
-            mtu: peer
-                .underlay_mtu
-                .inside(Encapsulation::Ipsec, peer.advertise.is_ipv6()),
+            mtu: path.mtu.unwrap_or_else(|| ceiling(peer)),
+            mtu_found: self
+                .encryption
+                .sizes
+                .get(host)
+                .is_some_and(PathMtu::is_found),
             lanes: path.lanes,
             associations: u32::try_from(mine.len()).unwrap_or(u32::MAX),
             epoch: path
