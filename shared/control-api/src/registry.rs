@@ -140,7 +140,7 @@ pub enum RegistryEvent {
         name: HostName,
     },
     /// A container is there, or has changed.
-    Container(ContainerRecord),
+    Container(Box<ContainerRecord>),
     /// A container was removed.
     ContainerGone {
         /// The host it was on.
