@@ -1,6 +1,6 @@
 //! What a plugin answers to Drover itself, on its own socket, beside Docker's protocol.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use drover_model::{Block, Encapsulation, EndpointId, HostName, MacAddress, Mtu, NetworkId, Pool};
@@ -134,6 +134,10 @@ method!(Paths, "/Drover.Paths", PathTable);
 pub struct PathTable {
     /// One entry a peer.
     pub paths: Vec<PathEntry>,
+    /// Packets that this host has dropped for the sake of encryption, by cause, a few words each. IPsec of somebody
+    /// else on this host is counted with ours.
+    #[serde(default)]
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// The path to a peer: how packets of clear networks get there, and how those of encrypted ones do.

@@ -7,6 +7,7 @@
 
 mod announce;
 mod apply;
+mod drops;
 mod error;
 mod kernel;
 mod message;
@@ -18,6 +19,7 @@ mod probe;
 mod receiver;
 mod security;
 
+pub use drops::Drops;
 pub use error::Error;
 pub use kernel::{Counters, Failed, Kernel};
 pub use probe::{Probed, Prober, Target};

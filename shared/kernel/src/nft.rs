@@ -102,6 +102,24 @@ impl Nft {
         }
         Ok(tables)
     }
+
+    /// What the counters of our tables in a namespace have counted: packets, by name, of all tables together.
+    pub(crate) async fn counters(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<BTreeMap<String, u64>, Error> {
+        let arguments = &["-j", "list", "counters"];
+        let output = self.output(namespace, arguments, String::new()).await?;
+        if !output.status.success() {
+            let stderr = text(&output.stderr);
+            return Err(Error::Nft {
+                action: "list its counters".to_owned(),
+                stderr,
+            });
+        }
+        let listing = serde_json::from_slice(&output.stdout).map_err(Error::Listing)?;
+        Ok(read_counters(&listing))
+    }
 }
 
 fn spawn(program: &Path, arguments: &[&str], input: &str) -> io::Result<Output> {
@@ -189,6 +207,25 @@ fn read_listing(listing: &Value, place: Place, tables: &mut BTreeMap<TableName, 
             read_object(kind, object, place, tables);
         }
     }
+}
+
+fn read_counters(listing: &Value) -> BTreeMap<String, u64> {
+    let mut counters = BTreeMap::new();
+    let objects = listing.get("nftables").and_then(Value::as_array);
+    for counter in objects
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it.get("counter"))
+    {
+        let ours = counter.get("table").and_then(Value::as_str) == Some(name::TABLE);
+        let named = counter.get("name").and_then(Value::as_str);
+        let packets = counter.get("packets").and_then(Value::as_u64);
+        if let (true, Some(name), Some(packets)) = (ours, named, packets) {
+            let sum = counters.entry(name.to_owned()).or_insert(0_u64);
+            *sum = sum.saturating_add(packets);
+        }
+    }
+    counters
 }
 
 fn read_object(

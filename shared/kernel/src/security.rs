@@ -1,8 +1,6 @@
 //! IPsec in the root namespace: associations and policies as the values of `drover-overlay`, the steps that
 //! change them, what they have counted, and whether this kernel has any of it.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
@@ -28,8 +26,6 @@ const WINDOW: u32 = 4096;
 const TRIED: (u32, u32) = (0x6472_ffff, 0x6fff_ffff);
 /// The link that is tried.
 const TRIED_LINK: &str = "dvr-try";
-/// Where the kernel tells why it has dropped packets, if it was built to (CONFIG_XFRM_STATISTICS).
-const DROPS: &str = "/proc/thread-self/net/xfrm_stat";
 
 /// What an association of ours has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +66,6 @@ impl Kernel {
             })
         });
         Ok(counters.collect())
-    }
-
-    /// Packets that IPsec of the root namespace has dropped, also that of others, by the kernel's name of the cause
-    /// (`XfrmInNoStates`); those without a packet are left out, and a kernel that does not count has none.
-    ///
-    /// # Errors
-    /// When the namespace cannot be entered.
-    pub async fn security_drops(&self) -> Result<BTreeMap<String, u64>, Error> {
-        let read = self.root_namespace.run(|| fs::read_to_string(DROPS));
-        let listing = read.await.map_err(unlisted_by_namespace)?;
-        Ok(listing.as_deref().map(read_drops).unwrap_or_default())
     }
 
     /// Whether this kernel can encrypt: an association and an interface are made in the `drover` namespace, and
@@ -294,23 +279,6 @@ async fn forget_larval(xfrm: &Xfrm, id: &AssociationId) -> Result<bool, Error> {
     Ok(larval)
 }
 
-/// Each line is a name and a number.
-fn read_drops(listing: &str) -> BTreeMap<String, u64> {
-    let lines = listing.lines().filter_map(|line| {
-        let (name, count) = line.split_once(char::is_whitespace)?;
-        let count: u64 = count.trim().parse().ok()?;
-        (count > 0).then(|| (name.to_owned(), count))
-    });
-    lines.collect()
-}
-
-fn unlisted_by_namespace(source: std::io::Error) -> Error {
-    Error::Request {
-        action: "read what IPsec has dropped".to_owned(),
-        source,
-    }
-}
-
 fn unlisted(what: &'static str) -> impl Fn(drover_xfrm::Error) -> Error {
     move |error| Error::Request {
         action: format!("list {what}"),
@@ -370,20 +338,4 @@ fn read_policy(seen: &PolicySpec) -> (PolicyKey, PolicyTemplate) {
         spi: seen.spi.and_then(Spi::read),
     };
     (key, template)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::read_drops;
-
-    #[test]
-    fn causes_without_a_packet_are_left_out() {
-        let listing = "XfrmInError             \t0\nXfrmInNoStates          \t12\nXfrmOutNoStates\t3\nnothing\n\n";
-        let drops: Vec<_> = read_drops(listing).into_iter().collect();
-        let named = |name: &str, count| (name.to_owned(), count);
-        assert_eq!(
-            drops,
-            [named("XfrmInNoStates", 12), named("XfrmOutNoStates", 3)]
-        );
-    }
 }

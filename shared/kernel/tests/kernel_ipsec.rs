@@ -359,8 +359,8 @@ fn what_was_made_once_is_never_made_again() {
         hosts.bring_about().await;
         assert!(is_deaf());
         assert_eq!(sent(&hosts.one.kernel, 1, FIRST).await, [0_u64; 0]);
-        let drops = hosts.one.kernel.security_drops().await.unwrap();
-        assert!(drops["XfrmOutNoStates"] >= 4, "{drops:?}");
+        let drops = hosts.one.kernel.drops().await.unwrap();
+        assert!(drops.security["XfrmOutNoStates"] >= 4, "{drops:?}");
         let seen = hosts.wire.seen();
         assert_eq!(seen.clear, 0, "{seen:?}");
     });

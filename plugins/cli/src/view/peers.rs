@@ -1,5 +1,6 @@
 //! `drover peers`: how this host reaches each other one.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use drover_control_api::coordinator::{HostStatus, StatusAnswer};
@@ -18,6 +19,8 @@ use crate::table::{or_dash, table};
 pub(crate) struct PeersView {
     /// One entry a host of the cluster, without this one.
     peers: Vec<PeerView>,
+    /// What this host has dropped for the sake of encryption, by cause.
+    drops: BTreeMap<String, u64>,
 }
 
 /// Another host.
@@ -70,7 +73,10 @@ fn view(paths: PathTable, status: StatusAnswer) -> PeersView {
         .filter(|path| path.host != this && !peers.iter().any(|peer| peer.host == path.host));
     let unknown: Vec<PeerView> = unknown.map(gone).collect();
     peers.extend(unknown);
-    PeersView { peers }
+    PeersView {
+        peers,
+        drops: paths.drops,
+    }
 }
 
 fn peer(host: &HostStatus, path: Option<&PathEntry>) -> PeerView {
@@ -116,6 +122,13 @@ impl View for PeersView {
             parts.push(encrypted);
         }
         parts.extend(self.complaints());
+        if !self.drops.is_empty() {
+            parts.push(String::new());
+            parts.push("packets dropped for the sake of encryption:".to_owned());
+            let drops = self.drops.iter();
+            let rows = drops.map(|(cause, count)| vec![count.to_string(), cause.clone()]);
+            parts.push(table(&["PACKETS", "CAUSE"], &[0], rows.collect()));
+        }
         parts.join("\n")
     }
 }
@@ -160,7 +173,7 @@ impl PeersView {
                     or_dash(seconds(path.epoch_age)),
                     path.lanes.to_string(),
                     path.associations.to_string(),
-                    path.mtu.to_string(),
+                    mtu(path),
                     path.packets.sent.to_string(),
                     path.packets.received.to_string(),
                     path.packets.dropped.to_string(),
@@ -201,6 +214,12 @@ impl PeersView {
     }
 }
 
+/// With a question mark while it is only what the devices say.
+fn mtu(path: &EncryptedPath) -> String {
+    let doubt = if path.mtu_found { "" } else { "?" };
+    format!("{}{doubt}", path.mtu)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,7 +236,10 @@ mod tests {
 
     #[test]
     fn one_host_alone_is_told_how_to_get_company() {
-        let view = PeersView { peers: Vec::new() };
+        let view = PeersView {
+            peers: Vec::new(),
+            drops: BTreeMap::new(),
+        };
         assert!(view.render().contains("drover join"));
     }
 }

@@ -95,9 +95,9 @@ impl Owner {
                 encryption: self.encrypted_path(host, peer, &counters, &associations),
             }
         });
-        Ok(PathTable {
-            paths: paths.collect(),
-        })
+        let paths = paths.collect();
+        let drops = self.encryption_drops().await?;
+        Ok(PathTable { paths, drops })
     }
 
     pub(super) async fn endpoints(&mut self) -> Result<EndpointTable, DriverError> {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drover_control_api::plugin::{EncryptedPath, RefusedPackets};
-use drover_kernel::{AssociationCounters, Counters};
+use drover_kernel::{AssociationCounters, Counters, Drops};
 use drover_model::{Encryption, HostName};
 use drover_overlay::{IpsecPath, PathMtu, Peer, name};
+use drover_plugin_host::DriverError;
 use tokio::time::Instant;
 
 use super::super::Owner;
@@ -65,6 +66,17 @@ impl Owner {
         })
     }
 
+    /// What was dropped for the sake of encryption, by cause.
+    pub(in crate::owner) async fn encryption_drops(
+        &self,
+    ) -> Result<BTreeMap<String, u64>, DriverError> {
+        let (Some(kernel), true) = (&self.kernel, self.encryption.is_possible()) else {
+            return Ok(BTreeMap::new());
+        };
+        let drops = kernel.drops().await;
+        Ok(causes(&drops.map_err(|error| DriverError::chain(&error))?))
+    }
+
     /// A sentence for each thing that keeps encrypted networks from being what they should.
     pub(in crate::owner) fn encryption_complaints(&self) -> Vec<String> {
         let encrypted = self.records.networks().values();
@@ -91,5 +103,68 @@ fn degraded(path: &IpsecPath, last_answer: Option<Duration>) -> Option<String> {
             ago.as_secs()
         )),
         Some(_) => None,
+    }
+}
+
+/// Drops in an operator's words.
+fn causes(drops: &Drops) -> BTreeMap<String, u64> {
+    let mut causes: BTreeMap<String, u64> = BTreeMap::new();
+    let mut add = |cause: &str, packets: u64| {
+        if packets > 0 {
+            let sum = causes.entry(cause.to_owned()).or_default();
+            *sum = sum.saturating_add(packets);
+        }
+    };
+    for (name, packets) in &drops.security {
+        add(cause(name), *packets);
+    }
+    add("came in clear, of an encrypted network", drops.clear_in);
+    add(
+        "was to leave in clear, of an encrypted network",
+        drops.clear_out,
+    );
+    causes
+}
+
+/// A cause in the kernel's name (`linux/xfrm.h`, `Documentation/networking/xfrm_proc.rst`), in words; one that has none is
+/// told by its name.
+fn cause(name: &str) -> &str {
+    match name {
+        "XfrmInNoStates" => {
+            "came by an association that is not there: of an epoch that ended, or forged"
+        }
+        "XfrmInStateProtoError" => "came changed or forged",
+        "XfrmInStateSeqError" => "came twice, or too late to tell",
+        "XfrmInTmplMismatch" | "XfrmInNoPols" | "XfrmInPolBlock" => {
+            "came by an association, or in clear, as no policy allows"
+        }
+        "XfrmOutNoStates" | "XfrmOutPolBlock" | "XfrmOutStateExpired" => {
+            "had no association to leave by: no key is agreed on"
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_in_words_and_unknown_ones_by_name() {
+        let kernel = [
+            ("XfrmInNoStates", 2),
+            ("XfrmInNoPols", 1),
+            ("XfrmInPolBlock", 3),
+            ("XfrmNew", 4),
+        ];
+        let drops = Drops {
+            security: kernel.map(|(name, count)| (name.to_owned(), count)).into(),
+            clear_in: 0,
+            clear_out: 5,
+        };
+        let counts: Vec<_> = causes(&drops).into_values().collect();
+        assert_eq!(counts, [4, 2, 4, 5], "{:?}", causes(&drops));
+        assert_eq!(causes(&drops).get("XfrmNew"), Some(&4));
+        assert!(causes(&Drops::default()).is_empty());
     }
 }
