@@ -28,6 +28,8 @@ pub struct Seen {
     pub clear: usize,
     /// Packets of ESP, in UDP or by itself.
     pub encrypted: usize,
+    /// Parts of packets that were cut.
+    pub fragments: usize,
 }
 
 impl Sniffer {
@@ -73,6 +75,7 @@ impl Sniffer {
         let mut seen = Seen {
             clear: 0,
             encrypted: 0,
+            fragments: 0,
         };
         for link in ["near", "far"] {
             let log = std::fs::read_to_string(self.directory.path().join(format!("{link}.log")))?;
@@ -81,7 +84,9 @@ impl Sniffer {
                 "the capture has lost packets: {log}"
             );
             let capture = self.directory.path().join(link);
-            seen.encrypted += count_encrypted(&capture.to_string_lossy())?;
+            let file = capture.to_string_lossy();
+            seen.encrypted += count(&file, "esp or (udp and portrange 4740-4747)")?;
+            seen.fragments += count(&file, "ip[6:2] & 0x3fff != 0 or ip6[6] == 44")?;
             let bytes = std::fs::read(&capture)?;
             let pattern = TEXT.as_bytes();
             seen.clear += bytes
@@ -103,8 +108,8 @@ impl Drop for Sniffer {
     }
 }
 
-fn count_encrypted(file: &str) -> Result<usize> {
-    let filter = "esp or (udp and portrange 4740-4747)";
+/// How many packets of a capture match a filter.
+fn count(file: &str, filter: &str) -> Result<usize> {
     let said = machine(&["tcpdump", "-n", "-r", file, filter]).context("reading a capture")?;
     Ok(said.lines().filter(|line| line.contains(" IP")).count())
 }

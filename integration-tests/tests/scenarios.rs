@@ -7,6 +7,8 @@ mod compose;
 mod crashes;
 #[path = "scenarios/encryption.rs"]
 mod encryption;
+#[path = "scenarios/encryption_mtu.rs"]
+mod encryption_mtu;
 #[path = "scenarios/faults.rs"]
 mod faults;
 #[path = "scenarios/isolation.rs"]
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         every(ports::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),
+        newest(encryption_mtu::SCENARIOS),
         newest(faults::SCENARIOS),
         every(crashes::SCENARIOS),
         every(restarts::SCENARIOS),
