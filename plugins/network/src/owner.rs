@@ -15,6 +15,7 @@ mod watch;
 pub(crate) use encryption::Encryption;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     EngineStarted,
     /// Which probes have been answered.
     Probed(Probed),
+    /// Somebody on the underlay says that a packet to an address was too large.
+    TooBig(IpAddr),
     /// The number of this host's next key.
     Generation(Result<u64, CallError>),
     /// Whether a key is known to the cluster.
@@ -219,6 +222,7 @@ impl Owner {
             Command::Leave(id, reply) => answer(reply, self.leave(&id).await),
             Command::EngineStarted => self.engine_started().await,
             Command::Probed(probed) => self.probed(&probed).await,
+            Command::TooBig(destination) => self.too_big(destination),
             Command::Generation(answer) => self.generation(answer).await,
             Command::Published(number, answer) => self.published(number, answer).await,
             Command::Reconcile(reply) => {

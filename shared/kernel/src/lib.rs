@@ -18,6 +18,8 @@ mod observe;
 mod probe;
 mod receiver;
 mod security;
+mod socket_option;
+mod too_big;
 
 pub use drops::Drops;
 pub use error::Error;
@@ -25,3 +27,4 @@ pub use kernel::{Counters, Failed, Kernel};
 pub use probe::{Probed, Prober, Target};
 pub use receiver::{Receiver, ReceiverSeen};
 pub use security::AssociationCounters;
+pub use too_big::TooBig;

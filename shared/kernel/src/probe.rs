@@ -1,8 +1,6 @@
 //! Whether a peer answers on a path, and to packets of what size: ICMP echo from the `drover` namespace, on a thread
 //! of its own.
 
-mod whole;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -21,6 +19,7 @@ use tracing::debug;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::namespace::Namespace;
+use crate::socket_option::send_whole;
 
 /// How often a peer is asked, and how long an answer is waited for each time.
 const ROUNDS: u8 = 3;
@@ -158,7 +157,7 @@ fn open(is_v6: bool, mark: u8) -> io::Result<OwnedFd> {
         let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
         bind(socket.as_raw_fd(), &SockaddrIn6::from(any))?;
     } else {
-        whole::send_whole(&socket)?;
+        send_whole(&socket)?;
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
         bind(socket.as_raw_fd(), &SockaddrIn::from(any))?;
     }

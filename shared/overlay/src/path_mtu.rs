@@ -108,6 +108,13 @@ impl PathMtu {
         sizes.into_iter().filter_map(Mtu::new).collect()
     }
 
+    /// Somebody says that less gets through. It may be a lie: nothing follows but that it is asked again.
+    pub const fn doubt(&mut self) {
+        if let Search::Found { doubted, .. } = &mut self.search {
+            *doubted = true;
+        }
+    }
+
     /// Draws the conclusions: which sizes were asked, which of them came back, and whether the peer answered
     /// anything at all.
     pub fn heard(

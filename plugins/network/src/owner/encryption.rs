@@ -166,6 +166,8 @@ impl Owner {
         let capability = tried.map_err(|error| DriverError::chain(&error).to_string());
         if let Err(reason) = &capability {
             warn!(%reason, "this host cannot encrypt");
+        } else {
+            self.listen_to_routers().await;
         }
         self.encryption.capability = Some(capability);
     }

@@ -2,14 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
+use drover_daemon::task;
 use drover_kernel::{Probed, Target};
 use drover_model::{Encapsulation, HostName, Mtu};
 use drover_overlay::{PathMtu, Peer, name};
-use tracing::info;
+use tracing::{debug, info, warn};
 
-use super::super::Owner;
+use super::super::{Command, Owner};
 use super::Encryption;
+
+/// The least between two hints.
+const HEARD: Duration = Duration::from_millis(500);
 
 /// What the device of a peer takes.
 pub(super) fn ceiling(peer: &Peer) -> Mtu {
@@ -44,6 +49,50 @@ impl Owner {
         for (host, ceiling) in ceilings {
             let path = known.entry(host).or_insert_with(|| PathMtu::new(ceiling));
             path.set_ceiling(ceiling);
+        }
+    }
+
+    /// Hears what routers say of packets that were too large for them, from now on.
+    pub(super) async fn listen_to_routers(&self) {
+        let Some(kernel) = &self.kernel else { return };
+        let heard = match kernel.too_big().await {
+            Ok(heard) => heard,
+            Err(error) => {
+                // Probes find it too, if later.
+                warn!(%error, "routers of the underlay are not heard");
+                return;
+            }
+        };
+        let myself = self.myself.clone();
+        task::spawn("routers", async move {
+            loop {
+                let destination = match heard.next().await {
+                    Ok(destination) => destination,
+                    Err(error) => {
+                        warn!(%error, "routers of the underlay are not heard any more");
+                        return;
+                    }
+                };
+                let owner = myself.upgrade();
+                if owner.is_none_or(|owner| owner.send(Command::TooBig(destination)).is_err()) {
+                    return;
+                }
+                // Whoever says it often is not asked more often for it.
+                tokio::time::sleep(HEARD).await;
+            }
+        });
+    }
+
+    /// A packet to an address was too large for somebody.
+    pub(in crate::owner) fn too_big(&mut self, destination: IpAddr) {
+        let mut others = self.cluster.others();
+        let Some(host) = others.find(|host| host.advertise == destination) else {
+            return;
+        };
+        if let Some(path) = self.encryption.sizes.get_mut(&host.name) {
+            debug!(host = %host.name, "somebody says that a packet to a host was too large");
+            path.doubt();
+            self.watch.at_once();
         }
     }
 
