@@ -20,6 +20,7 @@ pub mod interrupt;
 pub mod lab;
 pub mod measure;
 pub mod network;
+pub mod path;
 pub mod process;
 pub mod scenario;
 pub mod sniff;
