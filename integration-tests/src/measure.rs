@@ -22,13 +22,16 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads the command line over a benchmark's own defaults, and checks that Drover's programs are there.
+    /// Reads the command line over a benchmark's own defaults and `DROVER_LAB_ENGINE`, and checks that Drover's programs are there.
     ///
     /// # Errors
     /// Fails when a flag is unknown or a program has not been built.
     pub fn parse(rounds: usize, seconds: u32) -> Result<Self> {
         let mut request = Self {
-            release: Release::V28,
+            release: match std::env::var("DROVER_LAB_ENGINE") {
+                Ok(version) => release(&version)?,
+                Err(_) => Release::V28,
+            },
             rounds,
             seconds,
         };
@@ -38,14 +41,7 @@ impl Request {
                 .next()
                 .with_context(|| format!("{flag} needs a value"))?;
             match flag.as_str() {
-                "--engine" => {
-                    request.release = Release::ALL
-                        .into_iter()
-                        .find(|release| release.version() == value)
-                        .with_context(|| {
-                            format!("no engine {value}; there are 20.10, 26.1 and 28.5")
-                        })?;
-                }
+                "--engine" => request.release = release(&value)?,
                 "--rounds" => request.rounds = value.parse().context("--rounds")?,
                 "--seconds" => request.seconds = value.parse().context("--seconds")?,
                 _ => bail!("unknown {flag}; there are --engine, --rounds and --seconds"),
@@ -80,6 +76,12 @@ impl Request {
             self.release, self.rounds
         ))
     }
+}
+
+fn release(version: &str) -> Result<Release> {
+    let mut all = Release::ALL.into_iter();
+    all.find(|release| release.version() == version)
+        .with_context(|| format!("no engine {version}; there are 20.10, 26.1 and 28.5"))
 }
 
 /// Measurements of one thing, in the order of the rounds.

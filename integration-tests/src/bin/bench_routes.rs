@@ -3,10 +3,12 @@
 //!
 //! `cargo run --release -p integration-tests --bin bench_routes [-- HOSTS [MOVES]]`, as root, after
 //! `cargo build --release -p drover-net`. It needs no engine: the program is a coordinator that tells what it likes,
-//! each case in network and mount namespaces of its own.
+//! each case in network and mount namespaces of its own. The encrypted case is measured where the kernel has ESP:
+//! `integration-tests/vm/run --bench bench_routes`.
 //!
 //! The first time is from when everything has been said until `drover-net` answers with a path to each host: it answers
-//! nothing while it programs. The second is from when a block's new owner is said until the kernel reports
+//! nothing while it programs; on encrypted paths until the kernel has every association, for which this host's key is
+//! made and one is agreed on with each host. The second is from when a block's new owner is said until the kernel reports
 //! the route.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -26,6 +28,10 @@ use serde_json::{Value, json};
 /// As an argument: measure one case, which follows with the numbers of hosts and moves.
 const CASE: &str = "--case";
 const NETWORK: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const DIRECT: &str = "direct";
+const IPSEC: &str = "ipsec";
+/// Associations each way with each host: as many as a machine of two cores has.
+const LANES: u8 = 2;
 const POOL: &str = "10.64.0.0/12";
 /// How long everything may take.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -47,11 +53,18 @@ fn main() -> Result<()> {
         "path",
         "hosts",
         "all at once ms",
+        "associations",
         "move p50 ms",
         "p90",
         "RSS MB",
     ]);
-    for case in ["direct", "vxlan"] {
+    let mut cases = vec![DIRECT, "vxlan"];
+    if encrypts() {
+        cases.push(IPSEC);
+    } else {
+        progress("this kernel has no ESP: encrypted paths are not measured");
+    }
+    for case in cases {
         progress(case);
         let output = Command::new(std::env::current_exe()?)
             .args([CASE, case, &hosts.to_string(), &moves.to_string()])
@@ -65,6 +78,15 @@ fn main() -> Result<()> {
     }
     say(&table.text());
     Ok(())
+}
+
+/// Whether the kernel has what encrypted paths need.
+fn encrypts() -> bool {
+    let script = "ip link add dvr-bench type xfrm if_id 1 && ip link del dvr-bench";
+    let tried = Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .output();
+    tried.is_ok_and(|tried| tried.status.success())
 }
 
 /// Measures a case in namespaces that go with this process, and prints the figures for the one that began it.
@@ -84,17 +106,19 @@ fn measure(case: &str, hosts: u32, moves: u32) -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     let bench = Bench::start(folder.path(), case)?;
+    let encryption = if case == IPSEC { "ipsec" } else { "off" };
     bench.call(
         "NetworkDriver.CreateNetwork",
         &json!({
             "NetworkID": NETWORK,
-            "Options": {"com.docker.network.generic": {"encryption": "off"}},
+            "Options": {"com.docker.network.generic": {"encryption": encryption}},
             "IPv4Data": [{"AddressSpace": "drover", "Pool": POOL, "Gateway": "10.64.0.1/12"}],
             "IPv6Data": [],
         }),
     )?;
+    let told = introduction(hosts, case);
     let begun = Instant::now();
-    bench.tell(&introduction(hosts))?;
+    bench.tell(&told)?;
     wait::until("a path to every host", LIMIT, || {
         let table = bench.call("Drover.Paths", &json!({}))?;
         let paths = table.get("paths").and_then(Value::as_array);
@@ -102,11 +126,21 @@ fn measure(case: &str, hosts: u32, moves: u32) -> Result<()> {
         ensure!(u32::try_from(count)? == hosts, "{count} of {hosts} paths");
         Ok(())
     })?;
+    let mut associations = 0;
+    if case == IPSEC {
+        wait::until("an association each way, lane and host", LIMIT, || {
+            associations = count_associations()?;
+            let wanted = 2 * u32::from(LANES) * hosts;
+            ensure!(associations == wanted, "{associations} of {wanted}");
+            Ok(())
+        })?;
+    }
     let all = begun.elapsed();
     bench.check_routes(hosts)?;
     let samples = bench.moves(hosts, moves)?;
     let figures = [
         format!("{:.0}", all.as_secs_f64() * 1000.0),
+        associations.to_string(),
         format!("{:.1}", samples.median()),
         format!("{:.1}", samples.quantile(90)),
         format!("{:.1}", bench.resident()?),
@@ -144,14 +178,61 @@ fn prefix(number: u32) -> String {
     format!("10.{}.{}.0/24", 64 + number / 256, number % 256)
 }
 
-/// This host and all others, with a block each.
-fn introduction(others: u32) -> String {
+/// A key of another host. Any 32 bytes are a public key, but for a few that are refused.
+fn key(number: u32) -> Value {
+    let digits = format!("{number:08x}{}", "8d".repeat(28));
+    let octets = digits.as_bytes().chunks(2).filter_map(|pair| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    let public: Vec<u8> = octets.collect();
+    json!({
+        "event": "key", "host": format!("host{number}"), "member": format!("member{number}"),
+        "generation": 1, "public": base64(&public), "lanes": LANES, "udp_port": 4740, "created_at": 0,
+    })
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let all = [0, 1, 2].map(|place| group.get(place).copied().unwrap_or(0));
+        let [a, b, c] = all.map(u32::from);
+        let bits = a << 16 | b << 8 | c;
+        for place in 0..4_usize {
+            let index = usize::try_from(bits >> (18 - 6 * place) & 63).unwrap_or_default();
+            let digit = DIGITS.get(index).copied().unwrap_or(b'=');
+            text.push(if place > group.len() {
+                '='
+            } else {
+                digit.into()
+            });
+        }
+    }
+    text
+}
+
+fn count_associations() -> Result<u32> {
+    let output = Command::new("ip")
+        .args(["xfrm", "state", "count"])
+        .output()?;
+    let said = String::from_utf8(output.stdout)?;
+    let count = said.split_whitespace().find_map(|word| word.parse().ok());
+    count.with_context(|| format!("`ip xfrm state count` says: {said}"))
+}
+
+/// This host and all others, with a block each, and a key each where packets are encrypted.
+fn introduction(others: u32, case: &str) -> String {
     let mut lines = vec![json!({
         "event": "reset", "this_host": "host1", "fenced": false,
         "cluster": "00112233445566778899aabbccddeeff",
     })];
     lines.extend((1..=others + 1).map(host));
     lines.extend((1..=others + 1).map(|number| block(number, number)));
+    if case == IPSEC {
+        lines.extend((2..=others + 1).map(key));
+    }
     lines.push(json!({"event": "synced"}));
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
@@ -161,6 +242,8 @@ struct Bench {
     folder: PathBuf,
     plugin: Child,
     said: Sender<String>,
+    /// What the line of a route to another host has.
+    marker: &'static str,
 }
 
 impl Drop for Bench {
@@ -187,7 +270,11 @@ impl Bench {
             .env("DROVER_STATE_DIR", folder.join("state"))
             .env("DROVER_RUN_DIR", folder.join("run"))
             .env("DROVER_PLUGIN_DIR", folder.join("plugins"))
-            .env("DROVER_OVERLAY_ENCAPSULATION", case)
+            .env(
+                "DROVER_OVERLAY_ENCAPSULATION",
+                if case == IPSEC { DIRECT } else { case },
+            )
+            .env("DROVER_ENCRYPTION_LANES", LANES.to_string())
             .env("DROVER_LOG_LEVEL", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -197,6 +284,7 @@ impl Bench {
             folder: folder.to_owned(),
             plugin,
             said,
+            marker: if case == IPSEC { " dev dip" } else { " via " },
         };
         wait::until("drover-net answers", wait::seconds(30), || {
             bench.call("Plugin.Activate", &json!({})).map(drop)
@@ -240,7 +328,8 @@ impl Bench {
     fn check_routes(&self, hosts: u32) -> Result<()> {
         let output = self.inside("route show").output()?;
         let routes = String::from_utf8(output.stdout)?;
-        let count = routes.lines().filter(|line| line.contains(" via ")).count();
+        let blocks = routes.lines().filter(|line| line.contains("/24 "));
+        let count = blocks.filter(|line| line.contains(self.marker)).count();
         ensure!(
             u32::try_from(count)? == hosts,
             "{count} routes to {hosts} hosts"
@@ -257,10 +346,10 @@ impl Bench {
             .spawn()?;
         let reports = monitor.stdout.take().context("no reports")?;
         let (sender, receiver) = channel();
-        let wanted = prefix(moving);
+        let (wanted, marker) = (prefix(moving), self.marker);
         std::thread::spawn(move || {
             let lines = BufReader::new(reports).lines().map_while(Result::ok);
-            for line in lines.filter(|line| line.starts_with(&wanted) && line.contains(" via ")) {
+            for line in lines.filter(|line| line.starts_with(&wanted) && line.contains(marker)) {
                 if sender.send(line).is_err() {
                     return;
                 }
@@ -309,24 +398,30 @@ impl Bench {
     }
 }
 
-/// Answers as a coordinator does: the first who asks for the fabric hears everything, and every report is taken.
+/// Answers as a coordinator does: the first who asks for the fabric hears everything, numbers of keys are given, and every
+/// report is taken.
 fn coordinate(listener: &UnixListener, said: Receiver<String>) {
     let mut said = Some(said);
+    let mut generation = 0;
     for stream in listener.incoming().map_while(Result::ok) {
         let mut reader = BufReader::new(stream);
-        let Ok(is_fabric) = read_request(&mut reader) else {
+        let Ok(asked) = read_request(&mut reader) else {
             continue;
         };
         let stream = reader.into_inner();
-        match said.take_if(|_| is_fabric) {
+        match said.take_if(|_| asked.contains("/v1/fabric")) {
             Some(said) => drop(std::thread::spawn(move || tell_fabric(stream, &said))),
-            None => drop(take_report(stream)),
+            None if asked.contains("/v1/NextGeneration") => {
+                generation += 1;
+                drop(answer(stream, &json!({"generation": generation})));
+            }
+            None => drop(answer(stream, &json!({}))),
         }
     }
 }
 
-/// Reads a request, and says whether it asks for the fabric.
-fn read_request(reader: &mut BufReader<UnixStream>) -> Result<bool> {
+/// Reads a request, and gives its first line.
+fn read_request(reader: &mut BufReader<UnixStream>) -> Result<String> {
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first)?;
     loop {
@@ -342,12 +437,13 @@ fn read_request(reader: &mut BufReader<UnixStream>) -> Result<bool> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(first.contains("/v1/fabric"))
+    Ok(first)
 }
 
-fn take_report(mut stream: UnixStream) -> std::io::Result<()> {
+fn answer(mut stream: UnixStream, body: &Value) -> std::io::Result<()> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
-    write!(stream, "{head}Content-Length: 2\r\n\r\n{{}}")
+    let body = body.to_string();
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
 fn tell_fabric(mut stream: UnixStream, said: &Receiver<String>) -> std::io::Result<()> {
