@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use integration_tests::capability::Capability;
-use integration_tests::drover::{CREATE_ENCRYPTED, PLUGINS};
+use integration_tests::drover::{CREATE_ENCRYPTED, LOG, PLUGINS};
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
@@ -34,6 +34,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         setup: Setup::Cluster,
         needs: &[Capability::Esp],
         run: reboots,
+    },
+    Scenario {
+        name: "encryption_returns_after_an_absence",
+        setup: Setup::Engines(2),
+        needs: &[Capability::Esp],
+        run: absence,
     },
     Scenario {
         name: "encryption_fails_closed",
@@ -206,6 +212,39 @@ fn reboots(lab: &mut Lab) -> Result<()> {
         two.reaches("bob", &ann, 10)?;
         ping_with_pattern(one, "ann", &bob, 5)?;
     }
+    let seen = sniffer.stop()?;
+    ensure!(
+        seen.clear == 0 && seen.encrypted > 0,
+        "on the underlay: {seen:?}"
+    );
+    Ok(())
+}
+
+/// How often a host has made a key since it was started.
+fn keys_made(host: &Host) -> Result<usize> {
+    let log = std::fs::read_to_string(host.log(LOG))?;
+    Ok(log.matches("this host has a new key").count())
+}
+
+/// A host is cut off until every key that it knows was replaced, and old ones were wiped.
+fn absence(lab: &mut Lab) -> Result<()> {
+    let period = 10 * wait::patience();
+    lab.form_cluster_with(&format!("DROVER_ENCRYPTION_ROTATE_AFTER={period}s"))?;
+    let (ann, bob) = encrypted_pair(lab)?;
+    let (one, two) = lab.pair()?;
+    one.reaches("ann", &bob, 5)?;
+    let sniffer = Sniffer::start(&lab.underlay)?;
+    lab.underlay.connected(2, false)?;
+    let before = keys_made(one)?;
+    wait::until("four new keys", wait::seconds(60), || {
+        let now = keys_made(one)?;
+        ensure!(now >= before + 4, "{} keys since the cut", now - before);
+        Ok(())
+    })?;
+    lab.underlay.connected(2, true)?;
+    one.reaches("ann", &bob, 5)?;
+    two.reaches("bob", &ann, 5)?;
+    ping_with_pattern(one, "ann", &bob, 5)?;
     let seen = sniffer.stop()?;
     ensure!(
         seen.clear == 0 && seen.encrypted > 0,
