@@ -9,6 +9,7 @@ mod announce;
 mod apply;
 mod drops;
 mod error;
+mod interception;
 mod kernel;
 mod message;
 mod namespace;
@@ -23,7 +24,9 @@ mod too_big;
 
 pub use drops::Drops;
 pub use error::Error;
+pub use interception::{Hold, Interception, MARK, Ports};
 pub use kernel::{Counters, Failed, Kernel};
+pub use namespace::Namespace;
 pub use probe::{Probed, Prober, Target};
 pub use receiver::{Receiver, ReceiverSeen};
 pub use security::AssociationCounters;

@@ -20,7 +20,7 @@ const OWN: &str = "/proc/thread-self/ns/net";
 
 /// A network namespace that is held open.
 #[derive(Debug, Clone)]
-pub(crate) struct Namespace {
+pub struct Namespace {
     file: Arc<File>,
 }
 
@@ -49,8 +49,23 @@ impl Namespace {
         ))
     }
 
+    /// The namespace that is mounted at `path`, made by somebody else; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn mounted_at(path: &Path) -> Result<Option<Self>, Error> {
+        if !is_namespace(path) {
+            return Ok(None);
+        }
+        let file = File::open(path).map_err(|source| failed("open", path, source))?;
+        Ok(Some(Self {
+            file: Arc::new(file),
+        }))
+    }
+
     /// Whether it is still the one that is mounted at `path`.
-    pub(crate) fn is_at(&self, path: &Path) -> bool {
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
         let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
         match (self.file.metadata(), fs::metadata(path)) {
             (Ok(held), Ok(mounted)) => identity(held) == identity(mounted),
@@ -64,7 +79,10 @@ impl Namespace {
     }
 
     /// Runs `work` on a thread inside of the namespace and waits for it. For work that is short.
-    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    ///
+    /// # Errors
+    /// When the thread cannot be started or cannot enter.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let run = || {
             setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
             Ok(work())
@@ -73,7 +91,10 @@ impl Namespace {
     }
 
     /// The same without blocking the caller's thread.
-    pub(crate) async fn run<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// When the thread cannot be started or cannot enter.
+    pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::namespace::Namespace;
-pub(crate) use transaction::{Elements, Outcome};
+pub(crate) use transaction::{Elements, Outcome, commit, request, socket};
 
 const PLACES: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
 const DIGEST: &str = "digest-";

@@ -47,15 +47,8 @@ pub(crate) enum Outcome {
 impl Elements {
     /// Opens a socket in a namespace.
     pub(crate) fn open(namespace: &Namespace) -> Result<Self, Error> {
-        let opened = namespace.enter(|| {
-            let mut socket = Socket::new(NETLINK_NETFILTER)?;
-            socket.bind_auto()?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            socket.set_non_blocking(true)?;
-            socket.set_cap_ack(true)?;
-            Ok(socket)
-        });
-        let socket = opened
+        let socket = namespace
+            .enter(socket)
             .and_then(|socket| socket)
             .map_err(|source| Error::Request {
                 action: "open a netfilter socket".to_owned(),
@@ -112,14 +105,32 @@ fn change(socket: &Socket, changes: &[ElementChange]) -> io::Result<Outcome> {
             request(family, message, NLM_F_ACK | NLM_F_CREATE)
         }));
     }
-    let expected = gone.len() + new.len();
+    gone.append(&mut new);
+    commit(socket, gone)?;
+    Ok(Outcome::Done)
+}
+
+/// Makes requests as one transaction: all of them, or none.
+pub(crate) fn commit(
+    socket: &Socket,
+    requests: Vec<NetlinkMessage<NetfilterMessage>>,
+) -> io::Result<()> {
+    let expected = requests.len();
     let mut batch = vec![limit(ControlMessage::BatchBegin)];
-    batch.append(&mut gone);
-    batch.append(&mut new);
+    batch.extend(requests);
     batch.push(limit(ControlMessage::BatchEnd));
     send(socket, &mut batch)?;
-    acknowledged(&receive(socket)?, expected)?;
-    Ok(Outcome::Done)
+    acknowledged(&receive(socket)?, expected)
+}
+
+/// A socket to the tables of the namespace that the caller's thread is in.
+pub(crate) fn socket() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    socket.set_cap_ack(true)?;
+    Ok(socket)
 }
 
 /// What the elements of a change's set are made of, if we can say it.
@@ -173,7 +184,8 @@ fn family(table: TableName) -> NetfilterProtoFamily {
     }
 }
 
-fn request(
+/// A request of a transaction.
+pub(crate) fn request(
     family: NetfilterProtoFamily,
     message: NfTablesMessage,
     flags: u16,
