@@ -1,4 +1,5 @@
-//! What the name service, `drover-names`, answers to the command line on its own socket.
+//! What the name service, `drover-names`, answers to the command line on its own socket, `names.sock` in
+//! the run folder.
 //!
 //! The service stands in front of Docker's resolver in every container that is on one of Drover's networks. It
 //! answers for names of the asker's networks from the [registry](crate::registry), and passes everything else on.

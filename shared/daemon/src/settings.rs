@@ -240,6 +240,19 @@ impl Settings {
         self.plugin_dir.join(format!("{plugin}.sock"))
     }
 
+    /// The socket of the name service. It is no plugin of the engine's, and does not lie among them.
+    #[must_use]
+    pub fn names_socket(&self) -> PathBuf {
+        self.run_dir.join("names.sock")
+    }
+
+    /// Where the engine keeps the network namespaces of containers, each as a file to enter it by.
+    #[must_use]
+    pub fn sandbox_dir(&self) -> PathBuf {
+        // Beside the sockets of its plugins: both are in the engine's run folder.
+        self.plugin_dir.with_file_name("netns")
+    }
+
     /// The network namespace of the overlay, as a file to enter it by.
     #[must_use]
     pub fn overlay_namespace(&self) -> PathBuf {
