@@ -16,6 +16,7 @@ pub mod container;
 pub mod drover;
 pub mod engine;
 pub mod host;
+pub mod inject;
 pub mod interrupt;
 pub mod lab;
 pub mod measure;

@@ -1,5 +1,6 @@
 //! Listening on the underlay for what must not be there.
 
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -61,6 +62,12 @@ impl Sniffer {
             })?;
         }
         Ok(sniffer)
+    }
+
+    /// The file of what was on the hosts' first link until now.
+    #[must_use]
+    pub fn near(&self) -> PathBuf {
+        self.directory.path().join("near")
     }
 
     /// Ends and counts.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use integration_tests::capability::Capability;
 use integration_tests::drover::{CREATE_ENCRYPTED, LOG, PLUGINS};
 use integration_tests::host::Host;
+use integration_tests::inject::EspPacket;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::sniff::{PATTERN, Sniffer};
@@ -46,6 +47,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         setup: Setup::Cluster,
         needs: &[Capability::Esp],
         run: fails_closed,
+    },
+    Scenario {
+        name: "encryption_refuses_replayed_and_forged_packets",
+        setup: Setup::Cluster,
+        needs: &[Capability::Esp],
+        run: forgery,
     },
     Scenario {
         name: "encryption_that_cannot_be_is_refused",
@@ -278,6 +285,67 @@ fn fails_closed(lab: &mut Lab) -> Result<()> {
     let seen = sniffer.stop()?;
     ensure!(seen.clear == 0, "clear packets were seen: {seen:?}");
     Ok(())
+}
+
+/// Somebody on the underlay sends packets again, as they were and changed, while others pass.
+fn forgery(lab: &mut Lab) -> Result<()> {
+    const COUNT: usize = 20;
+    let (_, bob) = encrypted_pair(lab)?;
+    let sniffer = Sniffer::start(&lab.underlay)?;
+    let (one, two) = lab.pair_mut()?;
+    one.reaches("ann", &bob, 5)?;
+    let flow = one.flow("ann", &bob)?;
+    let (from, to) = (one.address().parse()?, two.address().parse()?);
+    let (kept, _) = wait::until("packets to keep", wait::seconds(10), || {
+        let packets = EspPacket::read(&sniffer.near(), from, to)?;
+        ensure!(packets.len() >= COUNT, "{} packets", packets.len());
+        Ok(packets)
+    })?;
+    let kept: Vec<_> = kept.into_iter().rev().take(COUNT).collect();
+    let before = refused_packets(lab.pair()?.1)?;
+    let later = |packet: EspPacket| packet.with_number_later(1_000_000);
+    let forged: Vec<_> = kept.iter().cloned().map(later).collect();
+    let strange = kept.iter().cloned().map(EspPacket::with_unknown_index);
+    let strange: Vec<_> = strange.collect();
+    for packets in [&kept, &forged, &strange] {
+        lab.underlay.switch().inject(packets)?;
+    }
+    let (one, two) = lab.pair()?;
+    wait::until("what was refused", wait::seconds(10), || {
+        let now = refused_packets(two)?;
+        let more: Vec<_> = now
+            .iter()
+            .zip(before)
+            .map(|(now, then)| now - then)
+            .collect();
+        let count = u64::try_from(COUNT)?;
+        ensure!(more.iter().all(|more| *more >= count), "refused: {more:?}");
+        Ok(())
+    })?;
+    one.end_flow(&flow)?.at_most(0)?;
+    let shown = two.run("drover peers")?;
+    ensure!(
+        shown.contains("an association that is not there"),
+        "{shown}"
+    );
+    let seen = sniffer.stop()?;
+    ensure!(seen.clear == 0, "clear packets were seen: {seen:?}");
+    Ok(())
+}
+
+/// Packets that a host has refused: as replayed, as forged, and for want of an association.
+fn refused_packets(host: &Host) -> Result<[u64; 3]> {
+    let peers = host.drover_json("peers")?;
+    let count = |place: &str| peers.pointer(place).and_then(Value::as_u64);
+    let refused = |cause: &str| {
+        let count = count(&format!("/peers/0/encryption/refused/{cause}"));
+        count.with_context(|| format!("no {cause} in {peers}"))
+    };
+    let drops = peers.get("drops").and_then(Value::as_object);
+    let strange = drops.into_iter().flatten();
+    let strange = strange.filter(|(cause, _)| cause.contains("an association that is not there"));
+    let strange = strange.filter_map(|(_, count)| count.as_u64()).sum();
+    Ok([refused("replayed")?, refused("forged")?, strange])
 }
 
 fn refused(lab: &mut Lab) -> Result<()> {
