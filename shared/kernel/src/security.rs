@@ -1,8 +1,9 @@
 //! IPsec in the root namespace: associations and policies as the values of `drover-overlay`, the steps that
 //! change them, what they have counted, and whether this kernel has any of it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use drover_ipsec::{KeyMaterial, Spi};
 use drover_overlay::{
@@ -68,8 +69,8 @@ impl Kernel {
         Ok(counters.collect())
     }
 
-    /// Whether this kernel can encrypt: an association and an interface are made in the `drover` namespace, and
-    /// removed.
+    /// Whether this kernel can encrypt: an association for each family that hosts may be reached by, and an interface, are made in the
+    /// `drover` namespace, and removed.
     ///
     /// # Errors
     /// With what it lacks.
@@ -85,31 +86,16 @@ impl Kernel {
             lacks: "IPsec (CONFIG_XFRM_USER)",
             source,
         })?;
-        let (if_id, spi) = TRIED;
-        let mut key = Zeroizing::new([0; KeyMaterial::LENGTH]);
-        getrandom::fill(key.as_mut_slice()).map_err(|error| Error::Request {
-            action: "draw random numbers".to_owned(),
-            source: std::io::Error::other(error.to_string()),
-        })?;
         let [source, destination] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
-        let key = KeyMaterial::new(key);
-        let state = StateSpec {
-            spi,
-            source,
-            destination,
-            if_id,
-            request: if_id,
-            udp: None,
-            key: &key,
-            window: WINDOW,
-        };
-        let made = xfrm.add_state(&state).await;
-        let removed = xfrm.delete_state(spi, destination).await;
-        made.and(removed).map_err(|error| Error::Encryption {
-            lacks: "ESP with AES-GCM (modules esp4, esp6 and gcm; CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)",
-            source: std::io::Error::other(error),
-        })?;
-        let link = LinkXfrm::new(TRIED_LINK, 0, if_id).build();
+        let lacks = "ESP with AES-GCM (modules esp4 and gcm; CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)";
+        try_association(&xfrm, source, destination, lacks).await?;
+        // A kernel that was told to do without IPv6 is reached by IPv4 alone.
+        if Path::new("/proc/sys/net/ipv6").exists() {
+            let address = |last| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last));
+            let lacks = "ESP over IPv6 (module esp6; CONFIG_INET6_ESP)";
+            try_association(&xfrm, address(1), address(2), lacks).await?;
+        }
+        let link = LinkXfrm::new(TRIED_LINK, 0, TRIED.0).build();
         let request = RouteNetlinkMessage::NewLink(link);
         let made = self
             .overlay
@@ -262,6 +248,37 @@ impl Kernel {
         }
         Ok(removed)
     }
+}
+
+/// Makes an association with a key that nobody has, and removes it.
+async fn try_association(
+    xfrm: &Xfrm,
+    source: IpAddr,
+    destination: IpAddr,
+    lacks: &'static str,
+) -> Result<(), Error> {
+    let (if_id, spi) = TRIED;
+    let mut key = Zeroizing::new([0; KeyMaterial::LENGTH]);
+    getrandom::fill(key.as_mut_slice()).map_err(|error| Error::Request {
+        action: "draw random numbers".to_owned(),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    let state = StateSpec {
+        spi,
+        source,
+        destination,
+        if_id,
+        request: if_id,
+        udp: None,
+        key: &KeyMaterial::new(key),
+        window: WINDOW,
+    };
+    let made = xfrm.add_state(&state).await;
+    let removed = xfrm.delete_state(spi, destination).await;
+    made.and(removed).map_err(|error| Error::Encryption {
+        lacks,
+        source: std::io::Error::other(error),
+    })
 }
 
 /// A packet that found no association may have left one without a key in its place. Whether it had.
