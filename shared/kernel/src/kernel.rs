@@ -16,6 +16,7 @@ use crate::namespace::{self, Namespace};
 use crate::netlink::Netlink;
 use crate::nft::{self, Elements, Nft};
 use crate::observe::{address_of, is_unmoved_ipsec, name_of};
+use crate::receiver::Sources;
 
 /// A host's `drover` namespace and its root namespace.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub struct Kernel {
     overlay_elements: Elements,
     root_elements: Elements,
     pub(crate) announcer: Announcer,
+    pub(crate) sources: Sources,
     path: PathBuf,
 }
 
@@ -74,6 +76,7 @@ impl Kernel {
             overlay_elements: Elements::open(&overlay_namespace)?,
             root_elements: Elements::open(&root_namespace)?,
             announcer: Announcer::open(&overlay_namespace)?,
+            sources: Sources::default(),
             // Our own namespace is the root.
             xfrm: Xfrm::open().ok(),
             overlay_namespace,

@@ -28,6 +28,6 @@ pub use interception::{Hold, Interception, MARK, Ports};
 pub use kernel::{Counters, Failed, Kernel};
 pub use namespace::Namespace;
 pub use probe::{Probed, Prober, Target};
-pub use receiver::{Receiver, ReceiverSeen};
+pub use receiver::{Receiver, ReceiverSeen, Source};
 pub use security::AssociationCounters;
 pub use too_big::TooBig;

@@ -284,6 +284,9 @@ fn read_value(value: &Value) -> Option<String> {
     if let Some(text) = value.as_str() {
         return Some(text.to_owned());
     }
+    if let Some(number) = value.as_u64() {
+        return Some(number.to_string());
+    }
     let (kind, inner) = value.as_object()?.iter().next()?;
     match kind.as_str() {
         "concat" => {

@@ -8,7 +8,9 @@ mod assembler;
 mod bpf;
 mod filter;
 mod program;
+mod sources;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -24,7 +26,9 @@ use crate::kernel::Kernel;
 use crate::message;
 use crate::observe::name_of;
 use filter::Filter;
-use program::Framing;
+use program::{Framing, Purpose};
+pub use sources::Source;
+pub(crate) use sources::Sources;
 
 /// Priorities that are tried in turn, the first before all others of the device.
 const PRIORITIES: std::ops::RangeInclusive<u16> = 1..=16;
@@ -37,6 +41,8 @@ pub struct Receiver {
     pub device: String,
     /// The address that packets are sent to. Others', which this host may forward, are left alone.
     pub address: IpAddr,
+    /// Further addresses of this host: a packet to one of them goes on as if it were to the first.
+    pub further: BTreeSet<IpAddr>,
     /// The first of the ports.
     pub first_port: u16,
 }
@@ -53,8 +59,8 @@ impl ReceiverSeen {
     /// Whether it is the one that should be.
     #[must_use]
     pub fn is(&self, wanted: &Receiver) -> bool {
-        let named = |framing| made(wanted, framing).is_some_and(|made| made.name == self.name());
-        self.device == wanted.device && self.framing.is_some_and(named)
+        let right = |framing| named(wanted, framing).is_some_and(|name| name == self.name());
+        self.device == wanted.device && self.framing.is_some_and(right)
     }
 
     /// The device.
@@ -76,23 +82,27 @@ impl ReceiverSeen {
     }
 }
 
-/// A program and the name of the filter that holds it.
-struct Made {
-    name: String,
-    program: Vec<u8>,
-}
-
-fn made(receiver: &Receiver, framing: Framing) -> Option<Made> {
-    let program = program::program(framing, receiver.address, receiver.first_port)?;
+/// The name of the filter that holds a program for this: it tells the program, but for its map.
+fn named(receiver: &Receiver, framing: Framing) -> Option<String> {
+    let program = program(receiver, framing, 0)?;
     let digest = Sha256::digest(&program);
     let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
-    let name = format!(
+    Some(format!(
         "{}{}_{}",
         filter::PREFIX,
         receiver.first_port,
         digest.collect::<String>()
-    );
-    Some(Made { name, program })
+    ))
+}
+
+fn program(receiver: &Receiver, framing: Framing, map: i32) -> Option<Vec<u8>> {
+    program::program(&Purpose {
+        framing,
+        address: receiver.address,
+        further: &receiver.further,
+        first_port: receiver.first_port,
+        map,
+    })
 }
 
 struct Device {
@@ -153,8 +163,8 @@ impl Kernel {
         Ok(seen)
     }
 
-    /// Brings about what should receive ESP in UDP. What is right already is left as it is, and what is not
-    /// is replaced without a gap. The flag says whether anything was done.
+    /// Brings about what should receive ESP in UDP. What is right already is left as it is, and what is not, or notes
+    /// sources for another process, is replaced without a gap. The flag says whether anything was done.
     ///
     /// # Errors
     /// When there is no such device, it is neither Ethernet nor bare IP, or the kernel refuses the program or the
@@ -162,29 +172,36 @@ impl Kernel {
     pub async fn set_receiver(&self, wanted: &Receiver) -> Result<bool, Error> {
         let name = &wanted.device;
         let device = self.receiving_device(name).await?;
-        let Some(made) = device.framing().and_then(|framing| made(wanted, framing)) else {
-            return Err(Error::LinkType {
-                name: name.clone(),
-                kind: device.kind.to_string(),
-            });
+        let unfit = || Error::LinkType {
+            name: name.clone(),
+            kind: device.kind.to_string(),
         };
+        let framing = device.framing().ok_or_else(unfit)?;
+        let wanted_name = named(wanted, framing).ok_or_else(unfit)?;
         let present = self.receiving_filters(name, device.index).await?;
         let (first, surplus) = match present.split_first() {
             Some((first, surplus)) => (Some(first), surplus),
             None => (None, [].as_slice()),
         };
-        let right = first.is_some_and(|first| first.name == made.name);
+        let right = self.sources.has(name) && first.is_some_and(|first| first.name == wanted_name);
         if !right {
-            let program = bpf::load(&made.program)?;
-            let added = |priority| filter::set(device.index, priority, &made.name, &program);
+            let map = bpf::Map::create(program::noted_length(wanted.address), sources::ENTRIES);
+            let map = map.map_err(|source| Error::Request {
+                action: "make a map for a program".to_owned(),
+                source,
+            })?;
+            let program = program(wanted, framing, map.descriptor()).ok_or_else(unfit)?;
+            let program = bpf::load(&program)?;
+            let added = |priority| filter::set(device.index, priority, &wanted_name, &program);
             match first {
                 Some(first) => {
                     let message = RouteNetlinkMessage::NewTrafficFilter(added(first.priority));
-                    let action = || format!("replace filter {} on {name}", made.name);
+                    let action = || format!("replace filter {wanted_name} on {name}");
                     self.root.request(message, NLM_F_CREATE, action).await?;
                 }
                 None => self.add_receiver(name, device.index, added).await?,
             }
+            self.sources.keep(name, map);
         }
         for filter in surplus {
             self.remove_filter(name, device.index, filter).await?;
@@ -198,6 +215,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses. A device that is not there is fine.
     pub async fn remove_receiver(&self, device: &str) -> Result<bool, Error> {
+        self.sources.forget(device);
         let found = match self.receiving_device(device).await {
             Err(Error::NoLink { .. }) => return Ok(false),
             found => found?,

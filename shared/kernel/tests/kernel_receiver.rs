@@ -104,6 +104,7 @@ fn receiver(device: &str, address: &str) -> Receiver {
     Receiver {
         device: device.to_owned(),
         address: address.parse().unwrap(),
+        further: std::collections::BTreeSet::new(),
         first_port: PORT,
     }
 }
@@ -163,6 +164,52 @@ fn esp_in_udp_becomes_bare_esp() {
             let passed = wire.through(&packet);
             assert_eq!(passed, Some(expected), "{to} {port} {length}");
         }
+    }
+}
+
+#[test]
+fn where_a_packet_came_from_is_noted_and_one_to_a_further_address_is_turned() {
+    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+        return;
+    }
+    isolate();
+    for (name, family, further, ethernet) in [
+        ("eth4", V4, ["198.51.100.77", "203.0.113.254"], true),
+        ("tun6", V6, ["2001:db8:1::1", "2001:db8:ffff::fffe"], false),
+    ] {
+        let mut wire = Wire::new(name, ethernet);
+        let (from, to) = addresses(family);
+        let further = further.map(|it| it.parse::<IpAddr>().unwrap());
+        let wanted = Receiver {
+            further: further.into(),
+            ..receiver(name, family.1)
+        };
+        let whole = |packet: &[u8]| {
+            if ethernet {
+                frame(packet)
+            } else {
+                packet.to_vec()
+            }
+        };
+        with_kernel(async |kernel| {
+            assert!(kernel.set_receiver(&wanted).await.unwrap());
+            assert!(!kernel.set_receiver(&wanted).await.unwrap());
+            assert!(kernel.sources().unwrap().is_empty());
+            let expected = received(&udp(from, to, PORT + 1, &esp(100)), to, PORT).unwrap();
+            for address in [to, further[0], further[1], to] {
+                let packet = udp(from, address, PORT + 1, &esp(100));
+                let passed = wire.through(&whole(&packet));
+                assert_eq!(passed, Some(whole(&expected)), "{address}");
+                let sources = kernel.sources().unwrap();
+                let noted: Vec<_> = sources.iter().collect();
+                let [((spi, device), source)] = noted.as_slice() else {
+                    panic!("{noted:?}")
+                };
+                assert_eq!((spi.get(), device.as_str()), (0x6002_0041, name));
+                let seen = (source.remote, source.port, source.local);
+                assert_eq!(seen, (from, 40000, address));
+            }
+        });
     }
 }
 

@@ -306,6 +306,7 @@ impl Owner {
         let now = self.encryption.now();
         let (Some(kernel), Some(exchange)) = (&self.kernel, &mut self.encryption.exchange) else {
             return;
+            further: BTreeSet::new(),
         };
         match kernel.association_counters().await {
             Ok(counters) => exchange.observe(&counted(&counters), now),

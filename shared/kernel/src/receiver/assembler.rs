@@ -17,6 +17,7 @@ const RIGHT_SHIFT: u8 = 0x70;
 const XOR: u8 = 0xa0;
 const MOVE: u8 = 0xb0;
 const TO_BIG_ENDIAN: u8 = 0xdc;
+const LOAD_MAP: u8 = 0x18;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 
@@ -70,6 +71,10 @@ pub(super) enum When {
 /// A function of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
+    /// `bpf_map_lookup_elem(map, key)`.
+    LookUp = 1,
+    /// `bpf_map_update_elem(map, key, value, flags)`.
+    Update = 2,
     /// `bpf_skb_store_bytes(context, offset, from, length, flags)`.
     StoreBytes = 9,
     /// `bpf_skb_load_bytes(context, offset, to, length)`.
@@ -213,6 +218,20 @@ pub(super) const fn jump_if<L>(register: Register, when: When, value: i32, place
     let mut instruction = Instruction::new(JUMP32 | when as u8, register);
     instruction.value = value;
     Line::Jump(instruction, place)
+}
+
+/// Goes on at a place if a pointer leads nowhere.
+pub(super) const fn jump_if_null<L>(register: Register, place: L) -> Line<L> {
+    Line::Jump(Instruction::new(JUMP | When::Equal as u8, register), place)
+}
+
+/// `to = the map that a descriptor of this process is of`; an instruction of double length.
+pub(super) const fn load_map<L>(to: Register, descriptor: i32) -> [Line<L>; 2] {
+    let mut first = Instruction::new(LOAD_MAP, to);
+    // BPF_PSEUDO_MAP_FD.
+    first.source = Register::R1;
+    first.value = descriptor;
+    [Line::Do(first), Line::Do(Instruction::new(0, Register::R0))]
 }
 
 /// Goes on at a place if a register compares to another so.

@@ -4,12 +4,17 @@
 //! a packet only when all of it is as expected: for this host and its address, with no other VLAN's tag,
 //! IPv4 without options and unfragmented or IPv6 without extension headers, lengths that agree, a port of ours,
 //! and an SPI that begins as ours do ([`drover_ipsec::Spi`]).
+//!
+//! Where a packet with an SPI came from it notes in a map ([`super::sources`]), before anybody knows whether the packet is
+//! genuine. A packet that came to a further address of this host is turned to its first one, which associations have.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::assembler::{
     Function, Line, Register, When, Width, add, add_register, and, assemble, call, copy, exit,
-    jump_if, jump_if_register, load, network_order, set, shift_right, store, store_value, xor,
+    jump_if, jump_if_null, jump_if_register, load, load_map, network_order, set, shift_right,
+    store, store_value, xor,
 };
 use Register::{Frame, R0, R1, R2, R3, R4, R5, R6, R7};
 use Width::{Byte, Half, Word};
@@ -60,6 +65,11 @@ pub(super) enum Framing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Untagged,
+    /// The address is not this one of ours.
+    NotThis(usize),
+    ForUs,
+    Note,
+    Noted,
     GoOn,
     Drop,
 }
@@ -73,7 +83,10 @@ struct Layout {
     length: i16,
     counted: i16,
     protocol: i16,
+    source: i16,
     destination: i16,
+    /// The length of an address.
+    address: i16,
 }
 
 impl Layout {
@@ -85,7 +98,9 @@ impl Layout {
                 length: 2,
                 counted: 20,
                 protocol: 9,
+                source: 12,
                 destination: 16,
+                address: 4,
             },
             IpAddr::V6(_) => Self {
                 ether_type: 0x86dd,
@@ -93,7 +108,9 @@ impl Layout {
                 length: 4,
                 counted: 0,
                 protocol: 6,
+                source: 8,
                 destination: 24,
+                address: 16,
             },
         }
     }
@@ -103,26 +120,56 @@ impl Layout {
         self.header + UDP_HEADER + ESP_HEADER
     }
 
+    /// Where the key of the map is on the stack, below the headers: the SPI.
+    const fn noted_key(&self) -> i16 {
+        self.on_stack(0) - 4
+    }
+
+    /// Where the value is, below the key: two addresses, the source's port, and two bytes of nothing.
+    const fn noted(&self) -> i16 {
+        self.on_stack(0) - 40
+    }
+
     /// Where a field of the packet is, from the end of the stack, whose words are aligned.
     const fn on_stack(&self, field: i16) -> i16 {
         field - (self.looked_at() + 7) / 8 * 8
     }
 }
 
-/// The program for packets to an address, and to ports from `first_port` on.
-pub(super) fn program(framing: Framing, address: IpAddr, first_port: u16) -> Option<Vec<u8>> {
+/// What a program is for.
+pub(super) struct Purpose<'a> {
+    pub(super) framing: Framing,
+    /// The address that packets have when they go on.
+    pub(super) address: IpAddr,
+    /// Others of its family that they may have come to.
+    pub(super) further: &'a BTreeSet<IpAddr>,
+    /// The first of the ports.
+    pub(super) first_port: u16,
+    /// The descriptor of the map that sources are noted in.
+    pub(super) map: i32,
+}
+
+/// The program for packets to an address, and to ports from the first on.
+pub(super) fn program(purpose: &Purpose<'_>) -> Option<Vec<u8>> {
+    let address = purpose.address;
     let layout = Layout::of(address);
-    let offset: i16 = match framing {
+    let offset: i16 = match purpose.framing {
         Framing::Ethernet => 14,
         Framing::Bare => 0,
     };
+    let further = purpose.further.iter().copied();
+    let further = further.filter(|it| it.is_ipv6() == address.is_ipv6() && *it != address);
+    let addresses: Vec<_> = [address].into_iter().chain(further).collect();
     let mut lines = look(&layout, offset);
-    lines.extend(is_for(&layout, address, first_port));
+    lines.extend(is_for(&layout, address, purpose.first_port));
+    lines.extend(is_at(&layout, &addresses));
     lines.extend(is_whole(&layout, offset));
+    lines.extend(note(&layout, purpose.map));
     lines.extend(strip(&layout));
+    let turned = (addresses.len() > 1).then(|| octets(address));
     lines.extend(match address {
-        IpAddr::V4(_) => rewrite_v4(&layout, offset),
-        IpAddr::V6(_) => rewrite_v6(&layout, offset),
+        IpAddr::V4(_) => rewrite_v4(&layout, offset, turned.as_deref()),
+        IpAddr::V6(_) => rewrite_v6(&layout, offset, turned.as_deref()),
     });
     lines.extend([
         Line::Place(Place::GoOn),
@@ -134,6 +181,13 @@ pub(super) fn program(framing: Framing, address: IpAddr, first_port: u16) -> Opt
         exit(),
     ]);
     assemble(&lines)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// Lays the headers on the stack. From here on, R6 is the context.
@@ -195,18 +249,95 @@ fn is_for(layout: &Layout, address: IpAddr, first_port: u16) -> Vec<Line<Place>>
             jump_if(R0, When::Different, 0x60, Place::GoOn),
         ]),
     }
-    let octets = match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    let (words, _none) = octets.as_chunks();
-    for (word, at) in words.iter().zip((layout.destination..).step_by(4)) {
+    lines
+}
+
+/// Goes on to what is right if the packet is to one of the addresses.
+fn is_at(layout: &Layout, addresses: &[IpAddr]) -> Vec<Line<Place>> {
+    let mut lines = Vec::new();
+    for (number, address) in addresses.iter().enumerate() {
+        let last = number + 1 == addresses.len();
+        let otherwise = if last {
+            Place::GoOn
+        } else {
+            Place::NotThis(number)
+        };
+        let octets = octets(*address);
+        let (words, _none) = octets.as_chunks();
+        for (word, at) in words.iter().zip((layout.destination..).step_by(4)) {
+            lines.extend([
+                load(Word, R0, Frame, layout.on_stack(at)),
+                jump_if(R0, When::Different, i32::from_ne_bytes(*word), otherwise),
+            ]);
+        }
+        if !last {
+            lines.extend(go_to(Place::ForUs));
+            lines.push(Line::Place(otherwise));
+        }
+    }
+    lines.push(Line::Place(Place::ForUs));
+    lines
+}
+
+fn go_to(place: Place) -> [Line<Place>; 2] {
+    [set(R0, 0), jump_if(R0, When::Equal, 0, place)]
+}
+
+/// Notes where packets with this SPI come from and are sent to, if it is not noted already: most packets only look.
+fn note(layout: &Layout, map: i32) -> Vec<Line<Place>> {
+    let (key, value) = (layout.noted_key(), layout.noted());
+    let (length, ports) = (2 * layout.address, layout.header);
+    let mut lines = vec![
+        load(Word, R0, Frame, layout.on_stack(ports + UDP_HEADER)),
+        store(Word, Frame, key, R0),
+    ];
+    // Both addresses lie one behind the other in every header.
+    for at in (0..length).step_by(4) {
         lines.extend([
-            load(Word, R0, Frame, field(at)),
-            jump_if(R0, When::Different, i32::from_ne_bytes(*word), Place::GoOn),
+            load(Word, R0, Frame, layout.on_stack(layout.source + at)),
+            store(Word, Frame, value + at, R0),
         ]);
     }
+    lines.extend([
+        load(Half, R0, Frame, layout.on_stack(ports)),
+        store(Half, Frame, value + length, R0),
+        store_value(Half, Frame, value + length + 2, 0),
+    ]);
+    lines.extend(load_map(R1, map));
+    lines.extend([
+        copy(R2, Frame),
+        add(R2, key.into()),
+        call(Function::LookUp),
+        jump_if_null(R0, Place::Note),
+    ]);
+    for at in (0..length + 4).step_by(4) {
+        lines.extend([
+            load(Word, R1, R0, at),
+            load(Word, R2, Frame, value + at),
+            jump_if_register(R1, When::Different, R2, Place::Note),
+        ]);
+    }
+    lines.extend(go_to(Place::Noted));
+    lines.push(Line::Place(Place::Note));
+    lines.extend(load_map(R1, map));
+    lines.extend([
+        copy(R2, Frame),
+        add(R2, key.into()),
+        copy(R3, Frame),
+        add(R3, value.into()),
+        set(R4, 0),
+        call(Function::Update),
+        Line::Place(Place::Noted),
+    ]);
     lines
+}
+
+/// How many bytes are noted for an SPI.
+pub(super) const fn noted_length(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 12,
+        IpAddr::V6(_) => 36,
+    }
 }
 
 /// Goes on to what is right if the lengths agree. From here on, R7 is what the IP header says.
@@ -244,7 +375,7 @@ fn strip(layout: &Layout) -> Vec<Line<Place>> {
 }
 
 /// Length, protocol and checksum. A checksum of the whole packet stays right: the header's sum is always 0.
-fn rewrite_v4(layout: &Layout, offset: i16) -> Vec<Line<Place>> {
+fn rewrite_v4(layout: &Layout, offset: i16, turned: Option<&[u8]>) -> Vec<Line<Place>> {
     const CHECKSUM: i16 = 10;
     let checksum = layout.on_stack(CHECKSUM);
     let mut lines = vec![
@@ -253,26 +384,60 @@ fn rewrite_v4(layout: &Layout, offset: i16) -> Vec<Line<Place>> {
         network_order(R7),
         xor(R7, 0xffff),
         add(R7, ESP - UDP - i32::from(UDP_HEADER)),
-        copy(R0, R7),
-        shift_right(R0, 16),
-        and(R7, 0xffff),
-        add_register(R7, R0),
+    ];
+    let (halves, _none) = turned.unwrap_or_default().as_chunks();
+    for (half, at) in halves.iter().zip((layout.destination..).step_by(2)) {
+        lines.extend([
+            load(Half, R0, Frame, layout.on_stack(at)),
+            network_order(R0),
+            xor(R0, 0xffff),
+            add_register(R7, R0),
+            add(R7, u16::from_be_bytes(*half).into()),
+        ]);
+    }
+    for _carry in 0..2 {
+        lines.extend([
+            copy(R0, R7),
+            shift_right(R0, 16),
+            and(R7, 0xffff),
+            add_register(R7, R0),
+        ]);
+    }
+    lines.extend([
         xor(R7, 0xffff),
         network_order(R7),
         store(Half, Frame, checksum, R7),
-    ];
-    lines.extend(write(layout, offset, layout.length..CHECKSUM + 2, 0));
+    ]);
+    let mut end = CHECKSUM + 2;
+    if let Some(turned) = turned {
+        lines.extend(turn(layout, turned));
+        end = layout.header;
+    }
+    lines.extend(write(layout, offset, layout.length..end, 0));
     lines
 }
 
 /// Length and next header.
-fn rewrite_v6(layout: &Layout, offset: i16) -> Vec<Line<Place>> {
-    write(
-        layout,
-        offset,
-        layout.length..layout.protocol + 1,
-        KEEP_CHECKSUM,
-    )
+fn rewrite_v6(layout: &Layout, offset: i16, turned: Option<&[u8]>) -> Vec<Line<Place>> {
+    let mut lines = Vec::new();
+    let mut end = layout.protocol + 1;
+    if let Some(turned) = turned {
+        lines.extend(turn(layout, turned));
+        end = layout.header;
+    }
+    lines.extend(write(layout, offset, layout.length..end, KEEP_CHECKSUM));
+    lines
+}
+
+/// Puts the first address in the place of whatever address it came to.
+fn turn(layout: &Layout, octets: &[u8]) -> Vec<Line<Place>> {
+    let (words, _none) = octets.as_chunks();
+    let at = (layout.destination..).step_by(4);
+    let lines = words
+        .iter()
+        .zip(at)
+        .map(|(word, at)| store_value(Word, Frame, layout.on_stack(at), i32::from_ne_bytes(*word)));
+    lines.collect()
 }
 
 /// Writes a part of the header back from the stack.
@@ -295,10 +460,25 @@ mod tests {
 
     #[test]
     fn every_jump_leads_somewhere() {
+        let further: [BTreeSet<IpAddr>; 2] = [
+            BTreeSet::new(),
+            ["192.0.2.7", "198.51.100.7", "2001:db8::7", "2001:db8:1::7"]
+                .map(|it| it.parse().unwrap())
+                .into(),
+        ];
         for address in ["192.0.2.1", "2001:db8::1"] {
             for framing in [Framing::Ethernet, Framing::Bare] {
-                let program = program(framing, address.parse().unwrap(), 65535).unwrap();
-                assert!(program.len() / 8 < 90, "{}", program.len() / 8);
+                for further in &further {
+                    let program = program(&Purpose {
+                        framing,
+                        address: address.parse().unwrap(),
+                        further,
+                        first_port: 65535,
+                        map: 3,
+                    });
+                    let length = program.unwrap().len() / 8;
+                    assert!(length < 220, "{length}");
+                }
             }
         }
     }

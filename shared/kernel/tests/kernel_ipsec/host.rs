@@ -1,6 +1,6 @@
 //! Two hosts with an encrypted network between them: the first in the test's own namespace, the second in `two`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -381,6 +381,7 @@ impl Hosts {
             let receiver = Receiver {
                 device: "eth0".to_owned(),
                 address: self.underlay.address(host.number).parse().unwrap(),
+                further: BTreeSet::new(),
                 first_port: FIRST_PORTS[usize::from(host.number - 1)],
             };
             assert!(host.kernel.set_receiver(&receiver).await.unwrap());
