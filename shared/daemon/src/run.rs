@@ -1,14 +1,16 @@
 //! The life of a process: arguments, settings, log, runtime, signals, exit code.
 
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Arg, Command, value_parser};
+use nix::sys::prctl;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{Exit, Overrides, Settings, VERSION, telemetry};
 
@@ -61,6 +63,9 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     telemetry::install(&settings.log);
+    if let Err(error) = keep_memory_private() {
+        warn!(%error, "keys would be in a core dump of this process");
+    }
     match block_on(name, settings, main) {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
@@ -73,6 +78,12 @@ where
             exit.into()
         }
     }
+}
+
+/// Has the kernel write no core dump of this process, to a file or a pipe, and let nobody but root look into it (prctl(2),
+/// `PR_SET_DUMPABLE`): there are keys in its memory.
+fn keep_memory_private() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
 }
 
 fn arguments(name: &'static str) -> Command {
@@ -130,4 +141,19 @@ fn shutdown_signal() -> anyhow::Result<watch::Receiver<bool>> {
         }
     });
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_core_dump_is_written() {
+        assert!(
+            prctl::get_dumpable().unwrap(),
+            "it would not have been anyway"
+        );
+        keep_memory_private().unwrap();
+        assert!(!prctl::get_dumpable().unwrap());
+    }
 }
