@@ -7,6 +7,7 @@
 //! ```
 //! The private keys are here and nowhere else.
 
+mod clock;
 mod mtu;
 mod probe;
 mod renewal;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Owner;
+use clock::Clocks;
 
 /// How often associations are looked at while nothing changes.
 const CALM: Duration = Duration::from_secs(5);
@@ -63,6 +65,8 @@ pub(crate) struct Encryption {
     answered: BTreeMap<HostName, Instant>,
     /// How large packets may be that are sent to each peer.
     sizes: BTreeMap<HostName, PathMtu>,
+    /// The clocks, when associations were looked at last.
+    clocks: Clocks,
     /// Keys that are not used, a sentence each.
     refused: Vec<String>,
 }
@@ -93,6 +97,7 @@ impl Encryption {
             next: Instant::now(),
             answered: BTreeMap::new(),
             sizes: BTreeMap::new(),
+            clocks: Clocks::now(),
             refused: Vec::new(),
         }
     }
@@ -260,6 +265,7 @@ impl Owner {
         if self.torn_down || self.encryption.exchange.is_none() {
             return;
         }
+        self.mistrust_clocks();
         self.keep_receiver().await;
         self.observe_associations().await;
         self.settle().await;
@@ -277,6 +283,20 @@ impl Owner {
         }
     }
 
+    /// Wants new keys when the time of day has jumped: sequence numbers may be those of before.
+    fn mistrust_clocks(&mut self) {
+        let now = Clocks::now();
+        if now.have_parted(self.encryption.clocks) {
+            warn!(
+                "the time of day has jumped: keys are renewed, in case this machine was put back to an earlier state"
+            );
+            if let Some(exchange) = &mut self.encryption.exchange {
+                exchange.rotate();
+            }
+        }
+        self.encryption.clocks = now;
+    }
+
     /// Has the kernel take ESP out of the UDP it comes in, on the device that has this host's address.
     async fn keep_receiver(&mut self) {
         let wanted = self.encryption.port.zip(self.underlay.clone());
@@ -288,6 +308,7 @@ impl Owner {
         let receiver = Receiver {
             device,
             address: own.advertise,
+            further: BTreeSet::new(),
             first_port,
         };
         let before = self.encryption.receives;
@@ -306,7 +327,6 @@ impl Owner {
         let now = self.encryption.now();
         let (Some(kernel), Some(exchange)) = (&self.kernel, &mut self.encryption.exchange) else {
             return;
-            further: BTreeSet::new(),
         };
         match kernel.association_counters().await {
             Ok(counters) => exchange.observe(&counted(&counters), now),
