@@ -5,6 +5,7 @@
 //! `/proc/sys`. What is to happen in another network namespace happens on a thread of its own that
 //! enters the namespace and ends: a thread of the runtime never does.
 
+mod addresses;
 mod announce;
 mod apply;
 mod drops;
@@ -22,6 +23,7 @@ mod security;
 mod socket_option;
 mod too_big;
 
+pub use addresses::Addresses;
 pub use drops::Drops;
 pub use error::Error;
 pub use interception::{Hold, Interception, MARK, Ports};

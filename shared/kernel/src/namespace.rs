@@ -57,7 +57,15 @@ impl Namespace {
         if !is_namespace(path) {
             return Ok(None);
         }
-        let file = File::open(path).map_err(|source| failed("open", path, source))?;
+        // A file that is open keeps its mount busy, and the mount is not ours: the same namespace is held by
+        // another file.
+        let reopen = || {
+            let mounted = File::open(path)?;
+            setns(mounted.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            File::open(OWN)
+        };
+        let file = on_thread(reopen).and_then(|file| file);
+        let file = file.map_err(|source| failed("open", path, source))?;
         Ok(Some(Self {
             file: Arc::new(file),
         }))

@@ -1,6 +1,7 @@
 //! What is known of all containers, folded from the registry's events.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use drover_control_api::record::UnixSeconds;
@@ -116,10 +117,15 @@ impl Directory {
         begin.into_iter().chain(hosts).chain(containers).chain(end)
     }
 
-    /// A container of this host.
+    /// The container of this host that has an address; the one that was started last if it was given anew.
     #[must_use]
-    pub fn local(&self, id: &str) -> Option<&ContainerRecord> {
-        self.containers.get(self.this_host.as_ref()?)?.get(id)
+    pub fn local_at(&self, address: IpAddr) -> Option<&ContainerRecord> {
+        let local = self.containers.get(self.this_host.as_ref()?)?;
+        let networks = self.networks.values();
+        let holders = networks.flat_map(|network| network.holders(address));
+        let near = holders.filter(|place| place.near && place.standing.counts());
+        let records = near.filter_map(|place| local.get(&place.id));
+        records.max_by_key(|record| record.started_at)
     }
 
     /// A network by its name in Docker; the one with the smallest id if there are several.

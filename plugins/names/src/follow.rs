@@ -1,0 +1,57 @@
+//! Follows the coordinator's registry stream. While it is cut, what was told last is kept, and marked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use drover_control_api::registry::PATH;
+use drover_daemon::Backoff;
+use drover_http::{Client, Lines};
+use tracing::{debug, info, warn};
+
+use crate::known::Known;
+
+/// The stream shows a sign of life more often than this.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How many events are taken in before others have their turn.
+const AT_ONCE: u32 = 256;
+
+/// Follows the stream for ever.
+pub(crate) async fn run(coordinator: Client, known: Arc<Known>) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    loop {
+        match coordinator.lines(PATH).await {
+            Ok(lines) => {
+                info!("follows the registry");
+                let cut = follow_once(lines, &known, &mut backoff).await;
+                known.cut();
+                if let Err(error) = cut {
+                    warn!("the registry stream was cut: {error:#}");
+                }
+            }
+            Err(error) => debug!(%error, "the coordinator does not answer"),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn follow_once(mut lines: Lines, known: &Known, backoff: &mut Backoff) -> anyhow::Result<()> {
+    let mut count = 0_u32;
+    loop {
+        let line = tokio::time::timeout(SILENCE, lines.next()).await;
+        let Some(line) = line.context("it shows no sign of life")?? else {
+            return Ok(());
+        };
+        if line.is_empty() {
+            continue;
+        }
+        known.apply(serde_json::from_str(&line).context("a line of it is not an event")?);
+        if known.is_followed() {
+            backoff.reset();
+        }
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
+    }
+}

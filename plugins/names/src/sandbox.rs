@@ -1,0 +1,320 @@
+//! The sandboxes of this host: which are Drover's, whose they are, and serving them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use drover_control_api::names::{HookKind, NameCounters, SandboxEntry};
+use drover_control_api::record::UnixSeconds;
+use drover_kernel::{Addresses, Error, Hold, Namespace};
+use drover_names::View;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::counters::Counters;
+use crate::endpoints::Endpoints;
+use crate::known::{Known, now};
+use crate::serving::Serving;
+
+/// How long queries wait to be told whose they are.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a namespace is still there, and rules are renewed that must be.
+const LOOK: Duration = Duration::from_millis(500);
+/// How soon it is looked whether the engine has put the namespace where its file is.
+const SOON: Duration = Duration::from_millis(2);
+
+/// Who asks from a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// Whether the registry has told.
+    pub(crate) is_known: bool,
+    /// What it may see.
+    pub(crate) view: View,
+    /// The container's name.
+    pub(crate) name: Option<String>,
+    /// Its networks, by name.
+    pub(crate) networks: Vec<String>,
+}
+
+/// A sandbox that is served, or should be.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    path: PathBuf,
+    since: UnixSeconds,
+    delay: Duration,
+    hook: Mutex<(HookKind, Option<String>)>,
+    asker: watch::Sender<Asker>,
+    pub(crate) counters: Counters,
+}
+
+impl Sandbox {
+    fn new(path: &Path, asker: Asker, delay: Duration) -> Self {
+        Self {
+            path: path.to_owned(),
+            since: now(),
+            delay,
+            hook: Mutex::new((HookKind::Absent, None)),
+            asker: watch::channel(asker).0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Who asks, as it changes.
+    pub(crate) fn asker(&self) -> watch::Receiver<Asker> {
+        self.asker.subscribe()
+    }
+
+    fn note(&self, hook: HookKind, complaint: Option<String>) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = (hook, complaint);
+    }
+
+    fn entry(&self) -> SandboxEntry {
+        let asker = self.asker.borrow().clone();
+        let (hook, complaint) = self
+            .hook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        SandboxEntry {
+            sandbox: self.path.display().to_string(),
+            container: asker.view.container,
+            name: asker.name,
+            networks: asker.networks,
+            since: self.since,
+            delay: u64::try_from(self.delay.as_millis()).unwrap_or(u64::MAX),
+            hook,
+            complaint,
+            counters: self.counters.read(),
+        }
+    }
+}
+
+/// All sandboxes that are served, and what those have asked that are gone.
+#[derive(Debug)]
+pub(crate) struct Sandboxes {
+    known: Arc<Known>,
+    endpoints: Endpoints,
+    served: Mutex<BTreeMap<PathBuf, Arc<Sandbox>>>,
+    gone: Counters,
+}
+
+impl Sandboxes {
+    /// None yet.
+    pub(crate) fn new(known: Arc<Known>, endpoints: Endpoints) -> Self {
+        Self {
+            known,
+            endpoints,
+            served: Mutex::default(),
+            gone: Counters::default(),
+        }
+    }
+
+    /// Each of them, and the sum of all that was asked.
+    pub(crate) fn report(&self) -> (Vec<SandboxEntry>, NameCounters) {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = Counters::default();
+        sum.add(&self.gone);
+        served
+            .values()
+            .for_each(|sandbox| sum.add(&sandbox.counters));
+        let entries = served.values().map(|sandbox| sandbox.entry());
+        (entries.collect(), sum.read())
+    }
+
+    /// Sees to a namespace for as long as it is there.
+    pub(crate) async fn tend(self: Arc<Self>, path: PathBuf) {
+        let Some(namespace) = mounted(&path).await else {
+            return;
+        };
+        let seen = Instant::now();
+        let tended = Tended {
+            sandboxes: self,
+            path,
+            namespace,
+            seen,
+            current: BTreeSet::new(),
+            is_drovers: false,
+            sandbox: None,
+            serving: None,
+        };
+        let path = tended.path.clone();
+        if let Err(error) = tended.run().await {
+            warn!(sandbox = %path.display(), "cannot be watched: {:#}", anyhow::Error::from(error));
+        }
+    }
+
+    /// Whose addresses these are, if the registry has told.
+    fn identify(&self, addresses: &BTreeSet<IpAddr>) -> Option<Asker> {
+        self.known.read(|directory| {
+            let mut records = addresses.iter().filter_map(|it| directory.local_at(*it));
+            let record = records.next()?;
+            let view = directory.view_of(record);
+            let networks = view.networks.iter();
+            let networks = networks.filter_map(|id| directory.network_name(id));
+            Some(Asker {
+                is_known: true,
+                networks: networks.map(str::to_owned).collect(),
+                name: Some(record.name.clone()),
+                view,
+            })
+        })
+    }
+}
+
+/// What is known of a namespace that is seen to.
+struct Tended {
+    sandboxes: Arc<Sandboxes>,
+    path: PathBuf,
+    namespace: Namespace,
+    seen: Instant,
+    /// Its addresses, without those that every namespace has.
+    current: BTreeSet<IpAddr>,
+    /// Whether one of them is an endpoint's of ours.
+    is_drovers: bool,
+    sandbox: Option<Arc<Sandbox>>,
+    serving: Option<Serving>,
+}
+
+impl Tended {
+    async fn run(mut self) -> Result<(), Error> {
+        let mut addresses = Addresses::watch(&self.namespace)?;
+        let mut local = self.sandboxes.known.local_changes();
+        let mut ticks = tokio::time::interval(LOOK);
+        self.look(&mut addresses).await?;
+        loop {
+            self.settle().await;
+            // Cancel-safe: each arm only says that it is time to look.
+            tokio::select! {
+                () = addresses.changed() => self.look(&mut addresses).await?,
+                _ = local.changed() => {}
+                _ = ticks.tick() => {
+                    if !self.namespace.is_at(&self.path) {
+                        return Ok(());
+                    }
+                    self.renew();
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, addresses: &mut Addresses) -> Result<(), Error> {
+        let found = addresses.current().await?;
+        let current: BTreeSet<IpAddr> = found.into_iter().filter(is_particular).collect();
+        if current != self.current {
+            self.is_drovers = !current.is_empty() && self.sandboxes.endpoints.have(&current).await;
+            self.current = current;
+        }
+        Ok(())
+    }
+
+    /// Serves it if it is ours, and not if it is not.
+    async fn settle(&mut self) {
+        let asker = self.sandboxes.identify(&self.current);
+        if asker.is_none() && !self.is_drovers {
+            self.leave();
+            return;
+        }
+        let (path, seen) = (&self.path, self.seen);
+        let sandbox = self.sandbox.get_or_insert_with(|| {
+            let asker = asker.clone().unwrap_or_default();
+            let sandbox = Arc::new(Sandbox::new(path, asker, seen.elapsed()));
+            let mut served = self
+                .sandboxes
+                .served
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            served.insert(path.clone(), sandbox.clone());
+            sandbox
+        });
+        if let Some(asker) = asker {
+            // What was known stays while the registry does not know better.
+            sandbox.asker.send_if_modified(|known| {
+                let changed = *known != asker;
+                *known = asker;
+                changed
+            });
+        }
+        if self.serving.is_none() {
+            let sandbox = sandbox.clone();
+            self.begin(sandbox).await;
+        }
+    }
+
+    async fn begin(&mut self, sandbox: Arc<Sandbox>) {
+        let known = self.sandboxes.known.clone();
+        match Serving::start(self.namespace.clone(), known, sandbox.clone()).await {
+            Ok(serving) => {
+                let hook = match serving.hold() {
+                    Hold::Owned => HookKind::Owned,
+                    Hold::Renewed => HookKind::Renewed,
+                };
+                sandbox.note(hook, None);
+                debug!(sandbox = %self.path.display(), delay = ?self.seen.elapsed(), "is served");
+                self.serving = Some(serving);
+            }
+            Err(error) => {
+                let text = format!("{:#}", anyhow::Error::from(error));
+                // It is tried again and again, and said once.
+                if sandbox.entry().complaint.as_ref() != Some(&text) {
+                    warn!(sandbox = %self.path.display(), "cannot be served: {text}");
+                }
+                sandbox.note(HookKind::Absent, Some(text));
+            }
+        }
+    }
+
+    fn renew(&mut self) {
+        let renewed = self.serving.as_ref().map(Serving::renew);
+        if let (Some(Err(error)), Some(sandbox)) = (renewed, &self.sandbox) {
+            let text = format!("{:#}", anyhow::Error::from(error));
+            sandbox.note(HookKind::Absent, Some(text));
+            self.serving = None;
+        }
+    }
+
+    fn leave(&mut self) {
+        self.serving = None;
+        let Some(sandbox) = self.sandbox.take() else {
+            return;
+        };
+        let mut served = self
+            .sandboxes
+            .served
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        served.remove(&self.path);
+        drop(served);
+        self.sandboxes.gone.add(&sandbox.counters);
+        info!(sandbox = %self.path.display(), "is served no more");
+    }
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Whether an address says whose a namespace is.
+fn is_particular(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    }
+}
+
+/// Waits until the engine has put the namespace where its file is; `None` when the file has gone.
+async fn mounted(path: &Path) -> Option<Namespace> {
+    let mut delay = SOON;
+    loop {
+        match Namespace::mounted_at(path) {
+            Ok(Some(namespace)) => return Some(namespace),
+            Ok(None) if path.exists() => {}
+            Ok(None) | Err(_) => return None,
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(LOOK);
+    }
+}

@@ -1,0 +1,334 @@
+//! The real process and real namespaces: queries of containers, and what becomes of them when things come and go.
+#![cfg(test)]
+
+mod host;
+mod sandbox;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use drover_control_api::names::{HookKind, Lookup, LookupOutcome, Names};
+use drover_control_api::registry::RegistryEvent;
+use drover_testkit::capability::{Capability, Verdict, judge};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use host::{Host, container, is_there, wait_for};
+use sandbox::{DOCKERS, Sandbox, ask_with, question, read, write};
+
+/// Puts the test's thread into a mount namespace of its own; `false` where there can be none.
+fn prepared() -> bool {
+    match judge(&[Capability::Namespaces, Capability::Nftables]) {
+        Verdict::Run => {}
+        Verdict::Skip(missing) => {
+            eprintln!("skipped: needs {missing:?}");
+            return false;
+        }
+        Verdict::Fail(missing) => panic!("needs {missing:?}"),
+    }
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    true
+}
+
+/// A host with a sandbox of a container `web` on it, which is served and known.
+fn host_and_web() -> (Host, Sandbox) {
+    let host = Host::start();
+    host.say(is_there(container(1, "web", "a", "10.64.0.1")));
+    host.say(is_there(container(2, "db", "b", "10.64.1.2")));
+    let sandbox = Sandbox::new(&host.sandboxes(), "web");
+    sandbox.join("eth0", "10.64.0.1");
+    wait_for("the sandbox is served", || {
+        let served = host.served(sandbox.path());
+        served.is_some_and(|it| it.hook != HookKind::Absent && it.name.as_deref() == Some("web"))
+    });
+    (host, sandbox)
+}
+
+#[test]
+fn ours_is_answered_and_all_else_is_dockers() {
+    if !prepared() {
+        return;
+    }
+    let (host, web) = host_and_web();
+    for _ in 0..3 {
+        assert_eq!(web.ask("db"), ["10.64.1.2"]);
+        assert_eq!(web.ask("db.app"), ["10.64.1.2"]);
+        assert_eq!(web.ask("example.com"), [DOCKERS]);
+        assert_eq!(web.ask_by_connection("db"), ["10.64.1.2"]);
+        assert_eq!(web.ask_by_connection("example.com"), [DOCKERS]);
+    }
+    let entry = host.served(web.path()).unwrap();
+    assert_eq!(entry.networks, ["app"]);
+    let counters = entry.counters;
+    assert_eq!((counters.udp, counters.tcp), (9, 6));
+    assert_eq!((counters.answered, counters.passed_on), (9, 6));
+    assert!(counters.own_latency.p50 > 0 && counters.passed_on_latency.p99 > 0);
+    let lookup = Lookup {
+        name: "db".to_owned(),
+        kind: Some("A".to_owned()),
+        network: None,
+        from: Some("web".to_owned()),
+    };
+    let explanation = host.ask(&lookup).unwrap();
+    assert_eq!(explanation.outcome, LookupOutcome::Answered);
+    assert_eq!(explanation.records[0].data, "10.64.1.2");
+    let table = host.ask(&Names::default()).unwrap();
+    assert!(table.networks[0].names.iter().any(|it| it.name == "db"));
+}
+
+#[test]
+fn a_first_query_waits_to_be_told_whose_it_is() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    host.say(is_there(container(2, "db", "b", "10.64.1.2")));
+    host.endpoint("10.64.0.1");
+    let web = Sandbox::new(&host.sandboxes(), "web");
+    web.join("eth0", "10.64.0.1");
+    wait_for("the sandbox is served", || {
+        host.served(web.path())
+            .is_some_and(|it| it.hook != HookKind::Absent)
+    });
+    let client = web.client();
+    client.send(&question("db")).unwrap();
+    host.say(is_there(container(1, "web", "a", "10.64.0.1")));
+    let mut buffer = [0; 512];
+    let length = client.recv(&mut buffer).unwrap();
+    assert!(
+        buffer[..length].ends_with(&[10, 64, 1, 2]),
+        "the registry's answer"
+    );
+}
+
+#[test]
+fn a_query_does_not_wait_for_ever() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    host.endpoint("10.64.0.1");
+    let web = Sandbox::new(&host.sandboxes(), "web");
+    web.join("eth0", "10.64.0.1");
+    wait_for("the sandbox is served", || {
+        host.served(web.path())
+            .is_some_and(|it| it.hook != HookKind::Absent)
+    });
+    assert_eq!(web.ask("example.com"), [DOCKERS]);
+    assert_eq!(web.ask_by_connection("example.com"), [DOCKERS]);
+}
+
+#[test]
+fn a_killed_process_leaves_docker_as_it_was() {
+    if !prepared() {
+        return;
+    }
+    let (mut host, web) = host_and_web();
+    let client = web.client();
+    assert_eq!(ask_with(&client, "db").unwrap(), ["10.64.1.2"]);
+    let begun = Instant::now();
+    host.kill();
+    assert_eq!(
+        ask_with(&client, "example.com").unwrap(),
+        [DOCKERS],
+        "the same socket"
+    );
+    assert_eq!(web.ask_by_connection("example.com"), [DOCKERS]);
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "not after a time-out"
+    );
+    assert!(
+        !web.run("nft list tables").contains("drover"),
+        "no rule is left"
+    );
+    let during = Sandbox::new(&host.sandboxes(), "during");
+    during.join("eth0", "10.64.0.3");
+    host.say(is_there(container(3, "during", "a", "10.64.0.3")));
+    host.begin();
+    let after = Sandbox::new(&host.sandboxes(), "after");
+    after.join("eth0", "10.64.0.4");
+    host.say(is_there(container(4, "after", "a", "10.64.0.4")));
+    for sandbox in [&web, &during, &after] {
+        wait_for("all are served", || sandbox.ask("db") == ["10.64.1.2"]);
+    }
+    assert_eq!(
+        ask_with(&client, "db").unwrap(),
+        ["10.64.1.2"],
+        "the same socket"
+    );
+}
+
+#[test]
+fn dockers_resolver_may_come_back_at_another_port() {
+    if !prepared() {
+        return;
+    }
+    let (_host, mut web) = host_and_web();
+    for _ in 0..3 {
+        assert_eq!(web.ask("example.com"), [DOCKERS]);
+        web.restart_docker();
+    }
+    assert_eq!(web.ask("example.com"), [DOCKERS]);
+    assert_eq!(web.ask("db"), ["10.64.1.2"]);
+}
+
+#[test]
+fn a_sandbox_is_served_while_it_is_on_a_network_of_ours() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    host.say(is_there(container(2, "db", "b", "10.64.1.2")));
+    let web = Sandbox::new(&host.sandboxes(), "web");
+    web.join("eth0", "172.17.0.2");
+    let other = Sandbox::new(&host.sandboxes(), "other");
+    other.join("eth0", "10.64.0.9");
+    host.say(is_there(container(9, "other", "a", "10.64.0.9")));
+    wait_for("the other is served", || other.ask("db") == ["10.64.1.2"]);
+    assert_eq!(web.ask("db"), [DOCKERS], "not ours");
+    assert!(!web.run("nft list tables").contains("drover"));
+    host.say(is_there(container(1, "web", "a", "10.64.0.1")));
+    web.join("eth1", "10.64.0.1");
+    wait_for("it is served", || web.ask("db") == ["10.64.1.2"]);
+    web.leave("eth1");
+    wait_for("it is Docker's again", || web.ask("db") == [DOCKERS]);
+    assert!(!web.run("nft list tables").contains("drover"));
+    let path = other.path().to_owned();
+    drop(other);
+    wait_for("a sandbox that has gone is let go", || {
+        host.served(&path).is_none()
+    });
+    let total = host.report().counters;
+    assert!(
+        total.answered > 0,
+        "what it asked is still counted: {total:?}"
+    );
+}
+
+#[test]
+fn what_is_known_is_served_while_the_coordinator_is_away() {
+    if !prepared() {
+        return;
+    }
+    let (mut host, web) = host_and_web();
+    host.stop_coordinator();
+    wait_for("it is noticed", || host.report().stale_since.is_some());
+    assert_eq!(web.ask("db"), ["10.64.1.2"]);
+    let counters = host.served(web.path()).unwrap().counters;
+    assert_eq!(counters.stale, 1);
+}
+
+#[test]
+fn what_changes_is_told_at_once() {
+    if !prepared() {
+        return;
+    }
+    let (host, web) = host_and_web();
+    host.say(is_there(container(3, "cache", "b", "10.64.1.3")));
+    wait_for("it is there", || web.ask("cache") == ["10.64.1.3"]);
+    host.say(RegistryEvent::ContainerGone {
+        host: "b".parse().unwrap(),
+        id: format!("{:064x}", 3),
+    });
+    wait_for("it is gone", || web.ask("cache") == [DOCKERS]);
+    host.say(RegistryEvent::Host {
+        name: "b".parse().unwrap(),
+        member: "m".to_owned(),
+        alive: false,
+    });
+    wait_for("its host is gone", || web.ask("db") == [DOCKERS]);
+}
+
+#[test]
+fn one_that_floods_disturbs_nobody() {
+    if !prepared() {
+        return;
+    }
+    let (host, web) = host_and_web();
+    let loud = Sandbox::new(&host.sandboxes(), "loud");
+    loud.join("eth0", "10.64.0.3");
+    host.say(is_there(container(3, "loud", "a", "10.64.0.3")));
+    wait_for("it is served", || loud.ask("db") == ["10.64.1.2"]);
+    let open: Vec<TcpStream> = (0..1000).map(|_| loud.connect()).collect();
+    let flooding: Vec<_> = (0..2)
+        .map(|_| {
+            let client = loud.client();
+            std::thread::spawn(move || {
+                let end = Instant::now() + Duration::from_secs(3);
+                while Instant::now() < end {
+                    drop(client.send(&question("db")));
+                    drop(client.send(&[0xff; 4000]));
+                }
+            })
+        })
+        .collect();
+    for _ in 0..50 {
+        assert_eq!(web.ask("db"), ["10.64.1.2"]);
+        assert_eq!(web.ask("example.com"), [DOCKERS]);
+        assert_eq!(web.ask_by_connection("db"), ["10.64.1.2"]);
+    }
+    for thread in flooding {
+        thread.join().unwrap();
+    }
+    drop(open);
+    let counters = host.served(loud.path()).unwrap().counters;
+    assert!(counters.over_limit >= 900, "{counters:?}");
+    assert!(counters.malformed > 0, "{counters:?}");
+    assert_eq!(host.served(web.path()).unwrap().counters.over_limit, 0);
+    wait_for("it is served again", || {
+        loud.ask_by_connection("db") == ["10.64.1.2"]
+    });
+}
+
+#[test]
+fn what_is_no_query_ends_a_connection_or_is_answered() {
+    if !prepared() {
+        return;
+    }
+    let (_host, web) = host_and_web();
+    let mut stream = web.connect();
+    write(&mut stream, &[0; 5]);
+    assert_eq!(read(&mut stream), None, "closed");
+    let mut stream = web.connect();
+    let mut long = question("db");
+    long.resize(65_535, 0);
+    write(&mut stream, &long);
+    assert!(read(&mut stream).is_some(), "64 KiB");
+    write(&mut stream, &question("db"));
+    write(&mut stream, &question("example.com"));
+    assert!(read(&mut stream).unwrap().ends_with(&[10, 64, 1, 2]));
+    assert!(read(&mut stream).is_some(), "the one behind it");
+}
+
+#[test]
+fn hundreds_of_sandboxes_at_once() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    host.say(is_there(container(9999, "db", "b", "10.64.1.2")));
+    let sandboxes: Vec<_> = (1..=100_u32)
+        .map(|number| {
+            let address = format!("10.64.0.{number}");
+            let sandbox = Sandbox::new(&host.sandboxes(), &format!("web-{number}"));
+            host.endpoint(&address);
+            sandbox.join("eth0", &address);
+            let name = format!("web-{number}");
+            host.say(is_there(container(number, &name, "a", &address)));
+            sandbox
+        })
+        .collect();
+    for sandbox in &sandboxes {
+        wait_for("each is served", || sandbox.ask("db") == ["10.64.1.2"]);
+    }
+    assert_eq!(host.report().sandboxes.len(), 100);
+    assert!(
+        host.report()
+            .sandboxes
+            .iter()
+            .all(|it| it.complaint.is_none())
+    );
+}
