@@ -1,7 +1,9 @@
 //! Running scenarios in order, and reporting on them.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -54,7 +56,7 @@ pub enum Engines {
 }
 
 /// How a scenario came out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Outcome {
     Passed,
     /// Not at the first try, which had failed for this reason.
@@ -64,7 +66,7 @@ enum Outcome {
 }
 
 /// One line of the report.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Line {
     release: Release,
     name: &'static str,
@@ -156,22 +158,47 @@ pub fn main(groups: &[Group]) -> Result<bool> {
         return Ok(true);
     }
     interrupt::handle()?;
-    let mut report = Vec::new();
-    for release in &request.releases {
-        let mut bench = Bench {
-            release: *release,
-            lab: None,
-        };
-        for scenario in request.of(groups, *release) {
-            let line = bench.run(scenario);
-            say(&line.text());
-            if let Outcome::Failed(reason) = &line.outcome {
-                say(&format!("    {}", reason.replace('\n', "\n    ")));
-            }
-            report.push(line);
+    // The newest first: it has the most to run.
+    let waiting = Mutex::new(request.releases.clone());
+    let report = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _worker in 0..at_once() {
+            scope.spawn(|| {
+                // Nobody else waits until it has ended: what is held is let go with the closure.
+                let next = || held(&waiting).pop();
+                while let Some(release) = next() {
+                    let lines = run_engine(&request, groups, release);
+                    held(&report).insert(release, lines);
+                }
+            });
         }
-    }
+    });
+    let report: Vec<_> = held(&report).values().flatten().cloned().collect();
     Ok(conclude(&report))
+}
+
+/// How many engines are at work at the same time, each with a lab of its own: `DROVER_LAB_AT_ONCE`.
+fn at_once() -> usize {
+    let asked = std::env::var("DROVER_LAB_AT_ONCE").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(1)
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs everything that is to run on an engine.
+fn run_engine(request: &Request, groups: &[Group], release: Release) -> Vec<Line> {
+    let mut bench = Bench { release, lab: None };
+    let lines = request.of(groups, release).map(|scenario| {
+        let line = bench.run(scenario);
+        say(&line.text());
+        if let Outcome::Failed(reason) = &line.outcome {
+            say(&format!("    {}", reason.replace('\n', "\n    ")));
+        }
+        line
+    });
+    lines.collect()
 }
 
 /// The lab of an engine between scenarios.
