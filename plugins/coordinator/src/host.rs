@@ -121,6 +121,7 @@ fn apply(mut record: HostRecord, facts: &Facts) -> HostRecord {
     record.link = facts.link;
     record.underlay_mtu = facts.underlay_mtu;
     record.prefixes.clone_from(&facts.prefixes);
+    record.addresses.clone_from(&facts.addresses);
     drover_daemon::VERSION.clone_into(&mut record.software);
     record
 }
@@ -137,6 +138,7 @@ fn alone(context: &Context, facts: &Facts) -> Option<HostRecord> {
         link: facts.link,
         underlay_mtu: facts.underlay_mtu,
         prefixes: facts.prefixes.clone(),
+        addresses: facts.addresses.clone(),
         software: drover_daemon::VERSION.to_owned(),
         joined_at: now(),
     })

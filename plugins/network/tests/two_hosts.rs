@@ -66,6 +66,7 @@ fn host_record(number: u8) -> HostRecord {
         link: "192.0.2.0/24".parse().ok(),
         underlay_mtu: Mtu::ETHERNET,
         prefixes: std::collections::BTreeSet::new(),
+        addresses: std::collections::BTreeSet::new(),
         software: String::new(),
         joined_at: 0,
     }

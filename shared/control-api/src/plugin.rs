@@ -1,7 +1,7 @@
 //! What a plugin answers to Drover itself, on its own socket, beside Docker's protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use drover_model::{Block, Encapsulation, EndpointId, HostName, MacAddress, Mtu, NetworkId, Pool};
 use ipnet::IpNet;
@@ -172,6 +172,13 @@ pub struct EncryptedPath {
     pub cipher: String,
     /// `udp PORT-PORT`, or `esp` where the peer takes no UDP.
     pub transport: String,
+    /// Where packets of the first lane are sent to; `None` where they are not in UDP, or none is sent yet.
+    #[serde(default)]
+    pub endpoint: Option<SocketAddr>,
+    /// Whether that, or another lane's, is no address that the peer tells of itself: packets came from there, and it answered
+    /// there.
+    #[serde(default)]
+    pub learned: bool,
     /// The largest packet from a container that gets through, bytes.
     pub mtu: Mtu,
     /// Whether that was found by packets of this size that came back, and is not only what the devices say.

@@ -63,6 +63,9 @@ pub struct HostRecord {
     pub underlay_mtu: Mtu,
     /// The prefixes this host has routes to; pools that are chosen automatically keep clear of them.
     pub prefixes: BTreeSet<IpNet>,
+    /// Its addresses of global scope, `advertise` among them, on devices that are no engine's.
+    #[serde(default)]
+    pub addresses: BTreeSet<IpAddr>,
     /// The version of Drover it runs.
     pub software: String,
     /// When it joined.

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use drover_overlay::Place;
-use nix::sys::socket::sockopt::{Mark, ReceiveTimeout};
+use drover_overlay::{Place, name};
+use nix::sys::socket::sockopt::{self, Mark, ReceiveTimeout};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
     SockaddrStorage, bind, recvfrom, sendto, setsockopt, socket,
@@ -34,8 +34,11 @@ pub struct Target {
     pub address: IpAddr,
     /// The index of its link, which a link-local address needs; 0 for none.
     pub link: u32,
-    /// The mark of the packet, below 256; 0 for none.
+    /// The mark of the packet, below 256; 0 for none. With [`name::TRIAL_MARK`] it goes by the way that is tried, and asks
+    /// for an answer by the peer's present way and by the one that the peer tries in turn.
     pub mark: u8,
+    /// A number that tells answers to this from answers to an earlier one; 0 for none. IPv4 only.
+    pub attempt: u8,
     /// The size of the packet in bytes, IP header included, at least 29; 0 for the least there is. A packet of a given
     /// size is not cut on its way to the peer, nor held back by what the kernel has learned of the path. IPv4 only.
     pub size: u16,
@@ -49,6 +52,7 @@ impl Target {
             address,
             link: 0,
             mark: 0,
+            attempt: 0,
             size: 0,
         }
     }
@@ -114,17 +118,46 @@ fn ask(targets: &BTreeSet<Target>) -> io::Result<BTreeSet<Target>> {
         let way = ways.entry((target.address.is_ipv6(), target.mark));
         way.or_default().insert(*target);
     }
-    let mut answers = BTreeSet::new();
-    for ((is_v6, mark), targets) in ways {
-        answers.extend(ask_one_way(&targets, is_v6, mark)?);
-    }
-    Ok(answers)
+    // A way that is silent takes its time, and there may be many. Threads are in the namespace of who starts them.
+    std::thread::scope(|scope| {
+        let ways: Vec<_> = ways
+            .iter()
+            .map(|((is_v6, mark), targets)| {
+                scope.spawn(move || ask_one_way(targets, *is_v6, *mark))
+            })
+            .collect();
+        let mut answers = BTreeSet::new();
+        for way in ways {
+            let answered = way.join();
+            answers.extend(answered.map_err(|_panic| io::Error::other("a thread ended"))??);
+        }
+        Ok(answers)
+    })
+}
+
+/// Whether a mark is of probes that try another way.
+const fn is_trial(mark: u8) -> bool {
+    mark & name::TRIAL_MARK.to_le_bytes()[0] != 0
 }
 
 fn ask_one_way(targets: &BTreeSet<Target>, is_v6: bool, mark: u8) -> io::Result<BTreeSet<Target>> {
     let socket = open(is_v6, mark)?;
     let mut silent = targets.clone();
-    for _round in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        if is_trial(mark) && !is_v6 {
+            let service = if round % 2 == 1 {
+                name::TRIAL_SERVICE
+            } else {
+                0
+            };
+            // The first of these sets the other as well.
+            setsockopt(&socket, sockopt::Ipv4Tos, &i32::from(service))?;
+            setsockopt(
+                &socket,
+                sockopt::Priority,
+                &name::TRIAL_PRIORITY.cast_signed(),
+            )?;
+        }
         for target in &silent {
             if let Err(error) = send(&socket, target) {
                 // A path that does not even take the packet is one without an answer.
@@ -133,8 +166,8 @@ fn ask_one_way(targets: &BTreeSet<Target>, is_v6: bool, mark: u8) -> io::Result<
         }
         let end = Instant::now() + WAIT;
         while Instant::now() < end && !silent.is_empty() {
-            if let Some((address, size)) = receive(&socket, is_v6, mark)? {
-                silent.retain(|target| (target.address, target.size) != (address, size));
+            if let Some(answer) = receive(&socket, is_v6, mark)? {
+                silent.retain(|it| (it.address, it.size, it.attempt) != answer);
             }
         }
         if silent.is_empty() {
@@ -164,7 +197,7 @@ fn open(is_v6: bool, mark: u8) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// An echo request with its mark as identifier and its size as number, so that answers to one are not taken for
+/// An echo request with its attempt and mark as identifier and its size as number, so that answers to one are not taken for
 /// those to another. For IPv6 the kernel writes the checksum.
 fn echo_request(target: &Target) -> Vec<u8> {
     let mark = target.mark;
@@ -173,9 +206,10 @@ fn echo_request(target: &Target) -> Vec<u8> {
     } else {
         let [high, low] = target.size.to_be_bytes();
         // All words but these are 0: the checksum is the complement of their sum (RFC 1071).
-        let sum = 0x0800 + u32::from(mark) + u32::from(target.size);
+        let identifier = u16::from_be_bytes([target.attempt, mark]);
+        let sum = 0x0800 + u32::from(identifier) + u32::from(target.size);
         let [.., first, second] = (!(sum + (sum >> 16))).to_be_bytes();
-        vec![8, 0, first, second, 0, mark, high, low]
+        vec![8, 0, first, second, target.attempt, mark, high, low]
     };
     let size = usize::from(target.size).saturating_sub(IP_HEADER);
     request.resize(size.max(request.len()), 0);
@@ -196,8 +230,8 @@ fn send(socket: &OwnedFd, target: &Target) -> nix::Result<usize> {
     }
 }
 
-/// The sender of an echo reply to a request with a mark, and the request's size, if one has come.
-fn receive(socket: &OwnedFd, is_v6: bool, mark: u8) -> io::Result<Option<(IpAddr, u16)>> {
+/// The sender of an echo reply to a request with a mark, and the request's size and attempt, if one has come.
+fn receive(socket: &OwnedFd, is_v6: bool, mark: u8) -> io::Result<Option<(IpAddr, u16, u8)>> {
     let mut buffer = [0_u8; 256];
     let (length, from) = match recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) {
         Ok(received) => received,
@@ -214,7 +248,7 @@ fn receive(socket: &OwnedFd, is_v6: bool, mark: u8) -> io::Result<Option<(IpAddr
             .map_or(0, |first| usize::from(first & 0x0f) * 4)
     };
     let reply = if is_v6 { 129 } else { 0 };
-    let Some([kind, _, _, _, _, identifier, high, low]) =
+    let Some([kind, _, _, _, attempt, identifier, high, low]) =
         packet.get(header..).and_then(<[u8]>::first_chunk::<8>)
     else {
         return Ok(None);
@@ -226,7 +260,7 @@ fn receive(socket: &OwnedFd, is_v6: bool, mark: u8) -> io::Result<Option<(IpAddr
     Ok(from.and_then(|from| {
         let four = from.as_sockaddr_in().map(|from| IpAddr::V4(from.ip()));
         let address = four.or_else(|| from.as_sockaddr_in6().map(|from| IpAddr::V6(from.ip())));
-        address.map(|address| (address, size))
+        address.map(|address| (address, size, *attempt))
     }))
 }
 
@@ -236,8 +270,16 @@ mod tests {
 
     #[test]
     fn an_echo_request_has_its_size_and_a_right_checksum() {
-        for (size, mark) in [(0, 0), (29, 8), (1438, 0), (0xffff, 15), (0xf800, 0)] {
+        for (size, mark, attempt) in [
+            (0, 0, 0),
+            (29, 8, 0),
+            (1438, 0, 7),
+            (0xffff, 15, 255),
+            (0xf800, 0, 0),
+            (0, 0x17, 200),
+        ] {
             let target = Target {
+                attempt,
                 size,
                 mark,
                 ..Target::routed(IpAddr::V4(Ipv4Addr::LOCALHOST))

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use drover_ipsec::{Association, Epoch};
+use drover_ipsec::{Association, Epoch, Lane};
 use drover_model::{
     Block, Encapsulation, Encryption, EndpointId, Family, HostIndex, HostName, MacAddress, Mtu,
     NetworkId, Pool,
 };
 use ipnet::IpNet;
+
+use crate::way::Way;
 
 /// Everything that this host's data path follows from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,6 +112,10 @@ pub struct IpsecPath {
     pub candidate: Option<Epoch>,
     /// The largest packet of containers that was seen to get through, if it is less than the device takes.
     pub mtu: Option<Mtu>,
+    /// The lanes that take another way than to the address that the peer advertises.
+    pub ways: BTreeMap<Lane, Way>,
+    /// The ways that probes with [`crate::name::TRIAL_MARK`] try.
+    pub trials: BTreeMap<Lane, Way>,
 }
 
 /// The UDP ports of the first lane; each lane after it has the next ones.

@@ -91,6 +91,8 @@ pub(crate) fn small() -> Desired {
         send: Some(epoch(1, 1)),
         candidate: None,
         mtu: None,
+        ways: BTreeMap::new(),
+        trials: BTreeMap::new(),
     };
     Desired {
         host: Some(ThisHost {

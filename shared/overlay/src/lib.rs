@@ -28,6 +28,7 @@ mod ruleset;
 mod simulate;
 mod state;
 mod step;
+mod way;
 
 pub use desired::{
     BlockHolder, Desired, Endpoint, IpsecPath, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
@@ -44,3 +45,4 @@ pub use state::{
     Target, Vxlan,
 };
 pub use step::{ElementChange, Step};
+pub use way::{Way, Ways};

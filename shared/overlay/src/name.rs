@@ -14,6 +14,16 @@ pub const TABLE: &str = "drover";
 /// The mark, of [`MARK_MASK`], of packets that try the candidate epoch of a peer. Smaller marks are those that
 /// flows are spread over lanes by.
 pub const CANDIDATE_MARK: u32 = 8;
+/// A bit of the mark of probes that try another way, beside [`MARK_MASK`]. It ends where they are encrypted; what
+/// goes on with them is [`TRIAL_PRIORITY`].
+pub const TRIAL_MARK: u32 = 0x10;
+/// The priority of packets that are sent by the way that is tried.
+pub const TRIAL_PRIORITY: u32 = 0x6472_0001;
+/// The same, as nftables writes it.
+pub(crate) const TRIAL_PRIORITY_TEXT: &str = "6472:1";
+/// The type of service of a probe that asks for an answer by the way that the peer tries: a code point for local
+/// use (RFC 2474, section 6), which the answer has too.
+pub const TRIAL_SERVICE: u8 = 0b1011_1100;
 /// The bits of a packet's mark that say by which association it is sent.
 pub const MARK_MASK: u32 = 0xf;
 /// The routing protocol number of our routes (a value that rtnetlink leaves to users).

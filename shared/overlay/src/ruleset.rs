@@ -9,7 +9,7 @@
 //! | `bridge drover` | `drover` namespace | a port sends only from its own link and network addresses |
 //! | `inet drover` | `drover` namespace | packets are routed within one network only, those of encrypted networks never in clear; lanes |
 //! | `netdev drover` | root namespace | direct packets from and to the underlay device |
-//! | `inet drover` | root namespace | VXLAN only from known peers; nothing of encrypted networks in clear |
+//! | `inet drover` | root namespace | VXLAN only from known peers; nothing of encrypted networks in clear; ways of encrypted packets |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,6 +22,7 @@ use crate::name;
 use crate::state::{Element, Place, Set, Table, TableFamily, TableName};
 
 mod encryption;
+mod way;
 
 /// The tables that a desired state asks for, with all their elements.
 #[must_use]
@@ -218,6 +219,7 @@ fn isolation(desired: &Desired) -> Table {
         &format!("oifname {clear}"),
     ));
     chains.extend(encryption::lanes(desired));
+    chains.extend(way::answers(desired));
     let named: Vec<_> = same_network.keys().map(Masks::declaration).collect();
     let mut declarations: Vec<_> = named.iter().map(String::as_str).collect();
     declarations.extend(encryption::DECLARATIONS);
@@ -301,8 +303,13 @@ fn same_network(desired: &Desired) -> BTreeMap<Masks, Set> {
 
 fn root_filter(desired: &Desired) -> Table {
     let mut chains = encryption::root_guards(desired).to_vec();
-    let mut declarations = encryption::DECLARATIONS.to_vec();
+    let mut declarations = encryption::DECLARATIONS.map(ToOwned::to_owned).to_vec();
     let mut sets = encryption::pools(desired);
+    if let Some(ways) = way::rules(desired) {
+        declarations.extend(ways.declarations);
+        chains.extend(ways.chains);
+        sets.extend(ways.sets);
+    }
     if let Some(host) = &desired.host {
         let port = host.vxlan_port;
         chains.push(Chain {
@@ -314,8 +321,8 @@ fn root_filter(desired: &Desired) -> Table {
             ],
         });
         declarations.extend([
-            "set peers4 { type ipv4_addr; }",
-            "set peers6 { type ipv6_addr; }",
+            "set peers4 { type ipv4_addr; }".to_owned(),
+            "set peers6 { type ipv6_addr; }".to_owned(),
         ]);
         let of = |family| {
             let addresses = desired.peers.values().map(|peer| peer.advertise);

@@ -169,6 +169,7 @@ impl PeersView {
                 vec![
                     host.to_string(),
                     path.transport.clone(),
+                    endpoint(path),
                     or_dash(path.epoch.as_ref()),
                     or_dash(seconds(path.epoch_age)),
                     path.lanes.to_string(),
@@ -189,6 +190,7 @@ impl PeersView {
         let headers = [
             "HOST",
             "TRANSPORT",
+            "ENDPOINT",
             "EPOCH",
             "AGE",
             "LANES",
@@ -201,7 +203,7 @@ impl PeersView {
             "FORGED",
             "ANSWERED",
         ];
-        table(&headers, &[3, 4, 5, 6, 7, 8, 9, 10, 11, 12], rows)
+        table(&headers, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13], rows)
     }
 
     /// What is wrong with them.
@@ -212,6 +214,13 @@ impl PeersView {
         });
         reasons.collect()
     }
+}
+
+/// With a mark where it is no address that the peer tells of itself.
+fn endpoint(path: &EncryptedPath) -> String {
+    let learned = if path.learned { " (learned)" } else { "" };
+    let endpoint = path.endpoint.map(|it| format!("{it}{learned}"));
+    or_dash(endpoint)
 }
 
 /// With a question mark while it is only what the devices say.

@@ -44,6 +44,7 @@ impl Cluster {
                     .iter()
                     .map(|prefix| prefix.parse().unwrap())
                     .collect(),
+                addresses: BTreeSet::new(),
                 software: "0".to_owned(),
                 joined_at: 0,
             };

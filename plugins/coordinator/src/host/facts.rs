@@ -6,6 +6,9 @@ use std::net::IpAddr;
 use drover_model::{Family, Mtu};
 use ipnet::IpNet;
 
+/// How many addresses are told at most.
+const MOST_ADDRESSES: usize = 16;
+
 /// What the kernel says of this host's network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -59,6 +62,8 @@ pub struct Facts {
     pub underlay_mtu: Mtu,
     /// The prefixes this host has routes to.
     pub prefixes: BTreeSet<IpNet>,
+    /// Its addresses on devices that are no engine's.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// No address can be told to other hosts.
@@ -92,6 +97,7 @@ impl Observed {
             link: on.map(|found| found.address.trunc()).filter(has_neighbours),
             underlay_mtu: mtu.flatten().unwrap_or(Mtu::ETHERNET),
             prefixes: self.prefixes(),
+            addresses: self.other_addresses(),
         })
     }
 
@@ -129,6 +135,16 @@ impl Observed {
             .collect();
         candidates.sort_by_key(|found| (found.address.addr().is_ipv6(), found.link));
         candidates.first().map(|found| found.address.addr())
+    }
+
+    /// Where else it may be reached: not the addresses of an engine's bridges, which other hosts have as well.
+    fn other_addresses(&self) -> BTreeSet<IpAddr> {
+        let addresses = self.addresses.iter().filter(|found| {
+            let link = self.links.get(&found.link);
+            link.is_some_and(|link| !is_engine_bridge(link) && !link.name.starts_with("veth"))
+        });
+        let addresses = addresses.map(|found| found.address.addr());
+        addresses.take(MOST_ADDRESSES).collect()
     }
 
     fn prefixes(&self) -> BTreeSet<IpNet> {
@@ -220,6 +236,8 @@ mod tests {
         assert_eq!(facts.advertise.to_string(), "192.0.2.1");
         assert_eq!(facts.link, Some(prefix("192.0.2.0/24")));
         assert_eq!(facts.underlay_mtu.get(), 9000);
+        let elsewhere = ["192.0.2.1", "2001:db8::1"].map(|it| it.parse().unwrap());
+        assert_eq!(facts.addresses, elsewhere.into());
         assert_eq!(
             facts.prefixes,
             [prefix("172.17.0.0/16"), prefix("192.0.2.0/24")].into()

@@ -97,6 +97,7 @@ impl Admission {
             link: request.link,
             underlay_mtu: request.underlay_mtu,
             prefixes: request.prefixes.clone(),
+            addresses: BTreeSet::new(),
             software: request.software.clone(),
             joined_at: now,
         };

@@ -39,6 +39,7 @@ pub(super) fn own_record(membership: &Membership, facts: Facts, now: UnixSeconds
         link: facts.link,
         underlay_mtu: facts.underlay_mtu,
         prefixes: facts.prefixes,
+        addresses: facts.addresses,
         software: drover_daemon::VERSION.to_owned(),
         joined_at: now,
     }

@@ -148,6 +148,7 @@ impl Cluster {
                 link: None,
                 underlay_mtu: Mtu::ETHERNET,
                 prefixes: BTreeSet::new(),
+                addresses: BTreeSet::new(),
                 software: "0".to_owned(),
                 joined_at: 0,
             };

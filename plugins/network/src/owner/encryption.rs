@@ -12,6 +12,7 @@ mod mtu;
 mod probe;
 mod renewal;
 mod report;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use drover_ipsec::{
     Adopted, AssociationId, Counted, Direction, Epoch, Exchange, Identity, Lane, Moment, PublicKey,
     Schedule,
 };
-use drover_kernel::{AssociationCounters, Receiver};
+use drover_kernel::AssociationCounters;
 use drover_model::HostName;
 use drover_overlay::{IpsecPath, PathMtu, State, Step, UdpPorts, name};
 use drover_plugin_host::DriverError;
@@ -63,6 +64,8 @@ pub(crate) struct Encryption {
     next: Instant,
     /// When each peer last answered by its encrypted path.
     answered: BTreeMap<HostName, Instant>,
+    /// By which ways peers are reached.
+    ways: way::AllWays,
     /// How large packets may be that are sent to each peer.
     sizes: BTreeMap<HostName, PathMtu>,
     /// The clocks, when associations were looked at last.
@@ -96,6 +99,7 @@ impl Encryption {
             patience: Instant::now(),
             next: Instant::now(),
             answered: BTreeMap::new(),
+            ways: way::AllWays::default(),
             sizes: BTreeMap::new(),
             clocks: Clocks::now(),
             refused: Vec::new(),
@@ -137,6 +141,8 @@ impl Encryption {
             send: path.send,
             candidate: path.candidate,
             mtu: self.sizes.get(host).and_then(PathMtu::limit),
+            ways: self.ways.detours(host),
+            trials: self.ways.trials(host),
         })
     }
 
@@ -266,7 +272,8 @@ impl Owner {
             return;
         }
         self.mistrust_clocks();
-        self.keep_receiver().await;
+        self.keep_receivers().await;
+        self.hear();
         self.observe_associations().await;
         self.settle().await;
         // What was made just now is to be seen before it is published.
@@ -295,32 +302,6 @@ impl Owner {
             }
         }
         self.encryption.clocks = now;
-    }
-
-    /// Has the kernel take ESP out of the UDP it comes in, on the device that has this host's address.
-    async fn keep_receiver(&mut self) {
-        let wanted = self.encryption.port.zip(self.underlay.clone());
-        let (Some((first_port, device)), Some(own), Some(kernel)) =
-            (wanted, self.cluster.own(), &self.kernel)
-        else {
-            return;
-        };
-        let receiver = Receiver {
-            device,
-            address: own.advertise,
-            further: BTreeSet::new(),
-            first_port,
-        };
-        let before = self.encryption.receives;
-        match kernel.set_receiver(&receiver).await {
-            Ok(_changed) => self.encryption.receives = Some(first_port),
-            Err(error) => {
-                self.encryption.receives = None;
-                if before.is_some() || self.encryption.public.is_none() {
-                    warn!(%error, "ESP is not taken out of UDP here: other hosts send it by itself");
-                }
-            }
-        }
     }
 
     pub(super) async fn observe_associations(&mut self) {

@@ -111,6 +111,7 @@ impl Owner {
     pub(super) async fn probe(&mut self) {
         self.watch.next = Instant::now() + CALM;
         self.meet_sizes();
+        self.meet_ways().await;
         let targets = self.probe_targets().await;
         let (Some(kernel), false) = (&self.kernel, targets.is_empty() || self.torn_down) else {
             return;

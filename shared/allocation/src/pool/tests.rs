@@ -32,6 +32,7 @@ fn host_record(name: &str, prefixes: &[&str]) -> HostRecord {
             .iter()
             .map(|prefix| prefix.parse().unwrap())
             .collect(),
+        addresses: BTreeSet::new(),
         software: "0".to_owned(),
         joined_at: 0,
     }

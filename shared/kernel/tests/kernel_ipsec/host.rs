@@ -225,6 +225,8 @@ fn desired(here: u8, underlay: Underlay) -> Desired {
             send: None,
             candidate: None,
             mtu: None,
+            ways: BTreeMap::new(),
+            trials: BTreeMap::new(),
         }),
     };
     Desired {

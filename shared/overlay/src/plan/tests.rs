@@ -96,6 +96,7 @@ fn a_path_that_sends_nothing_keeps_its_interface_and_routes() {
         send: None,
         candidate: None,
         mtu: None,
+        ..path(&mut small()).clone()
     };
     let state = lower(&desired);
     let led = |target: &&crate::Target| target.device() == Some("dip2");

@@ -87,3 +87,44 @@ fn intervals_never_overlap() {
         ["10.0.1.9", "10.0.2.0/24"]
     );
 }
+
+#[test]
+fn a_peer_that_is_elsewhere_changes_elements_and_no_rules() {
+    let root = TableName {
+        place: Place::Root,
+        family: TableFamily::Inet,
+    };
+    let before = tables(&small());
+    let mut desired = small();
+    let way = |last: u8, port| crate::way::Way {
+        local: "192.0.2.1".parse().unwrap(),
+        remote: IpAddr::from([198, 51, 100, last]),
+        port,
+    };
+    let [first, second] = [0, 1].map(|lane| drover_ipsec::Lane::new(lane).unwrap());
+    for peer in desired.peers.values_mut() {
+        let path = peer.ipsec.as_mut().unwrap();
+        path.ways.insert(first, way(2, 31000));
+        path.trials.insert(first, way(3, 4600));
+        path.ways.insert(second, way(2, 31001));
+    }
+    let after = tables(&desired);
+    assert_eq!(before[&root].digest, after[&root].digest);
+    let elements = |set: &str| {
+        let elements = after[&root].sets[set].iter();
+        elements.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        elements("way_port"),
+        ["192.0.2.2 . 4500 : 31000", "192.0.2.2 . 4501 : 31001"]
+    );
+    assert_eq!(
+        elements("trial_to"),
+        [
+            "192.0.2.2 . 4500 : 198.51.100.3",
+            "192.0.2.2 . 4501 : 198.51.100.2"
+        ],
+        "what is not tried goes as ever"
+    );
+    assert!(before[&root].sets["way_from"].is_empty());
+}

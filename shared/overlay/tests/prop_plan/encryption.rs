@@ -42,6 +42,17 @@ fn epoch((own, peer): (u8, u8)) -> Epoch {
     }
 }
 
+/// A peer that was found elsewhere.
+fn detours(path: &Path) -> std::collections::BTreeMap<Lane, drover_overlay::Way> {
+    let elsewhere = drover_overlay::Way {
+        local: std::net::IpAddr::from([192, 0, 2, 1]),
+        remote: std::net::IpAddr::from([198, 51, 100, 2]),
+        port: 31000,
+    };
+    let moved = Lane::first(path.lanes).filter(|lane| lane.get() % 2 == 1);
+    moved.map(|lane| (lane, elsewhere)).collect()
+}
+
 /// The path from host 1 to a peer.
 pub(crate) fn path(path: &Path, peer: HostIndex) -> IpsecPath {
     let own = HostIndex::try_from(1).unwrap();
@@ -76,6 +87,8 @@ pub(crate) fn path(path: &Path, peer: HostIndex) -> IpsecPath {
         send: path.send.map(epoch),
         candidate: path.candidate.map(epoch),
         mtu: path.mtu.and_then(drover_model::Mtu::new),
+        ways: detours(path),
+        trials: std::collections::BTreeMap::new(),
     }
 }
 

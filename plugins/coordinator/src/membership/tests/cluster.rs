@@ -84,6 +84,7 @@ impl Host {
             link: None,
             underlay_mtu: Mtu::ETHERNET,
             prefixes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
         }
     }
 

@@ -89,6 +89,7 @@ async fn a_removed_host_is_fenced_and_gives_back_what_it_held() {
         link: None,
         underlay_mtu: drover_model::Mtu::ETHERNET,
         prefixes: std::collections::BTreeSet::new(),
+        addresses: std::collections::BTreeSet::new(),
         software: String::new(),
         joined_at: 0,
     };

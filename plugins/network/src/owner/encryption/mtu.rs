@@ -86,7 +86,10 @@ impl Owner {
     /// A packet to an address was too large for somebody.
     pub(in crate::owner) fn too_big(&mut self, destination: IpAddr) {
         let mut others = self.cluster.others();
-        let Some(host) = others.find(|host| host.advertise == destination) else {
+        let ways = &self.encryption.ways;
+        let found = others
+            .find(|host| host.advertise == destination || ways.leads_to(&host.name, destination));
+        let Some(host) = found else {
             return;
         };
         if let Some(path) = self.encryption.sizes.get_mut(&host.name) {

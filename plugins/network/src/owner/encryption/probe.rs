@@ -25,6 +25,7 @@ impl Owner {
             if path.send.is_some() {
                 targets.insert(target);
                 targets.extend(self.encryption.sized_targets(&host.name, target));
+                targets.extend(self.encryption.way_targets(&host.name, target));
             }
             if path.candidate.is_some() {
                 targets.insert(Target {
@@ -39,6 +40,7 @@ impl Owner {
     /// Who has answered.
     pub(in crate::owner) async fn encryption_answered(&mut self, probed: &Probed) {
         self.sizes_answered(probed).await;
+        self.ways_answered(probed).await;
         let answers = &probed.answered;
         let Some(exchange) = &mut self.encryption.exchange else {
             return;

@@ -1,6 +1,7 @@
 //! What there is to say of encrypted paths.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use drover_control_api::plugin::{EncryptedPath, RefusedPackets};
@@ -40,10 +41,13 @@ impl Owner {
             format!("udp {}-{last}", ports.destination)
         });
         let now = self.encryption.now();
+        let endpoint = self.encryption.ways.endpoint(host);
         Some(EncryptedPath {
             device,
             cipher: "AES-256-GCM".to_owned(),
             transport: transport.unwrap_or_else(|| "esp".to_owned()),
+            endpoint: endpoint.map(|(way, _)| SocketAddr::new(way.remote, way.port)),
+            learned: endpoint.is_some_and(|(_, learned)| learned),
             mtu: path.mtu.unwrap_or_else(|| ceiling(peer)),
             mtu_found: self
                 .encryption
