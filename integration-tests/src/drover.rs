@@ -11,7 +11,12 @@ use crate::wait;
 /// The log of `drover up`.
 pub const LOG: &str = "drover.log";
 /// The processes that make up Drover.
-pub const PLUGINS: [&str; 3] = ["drover-coordinator", "drover-ipam", "drover-net"];
+pub const PLUGINS: [&str; 4] = [
+    "drover-coordinator",
+    "drover-ipam",
+    "drover-net",
+    "drover-names",
+];
 /// What `network create` needs to make a network of Drover's. It is clear, so that a kernel without ESP can run
 /// most of the lab; with `DROVER_LAB_NETWORKS=encrypted` it is as Drover makes it by itself.
 pub const CREATE: Create = Create;

@@ -184,6 +184,22 @@ impl Lab {
         for host in &mut self.hosts {
             host.drover_up_as(variables, "")?;
         }
+        self.join_all()
+    }
+
+    /// The same, with hosts that reach each other by IPv6.
+    ///
+    /// # Errors
+    /// Fails when Drover does not come up or a host cannot join.
+    pub fn form_cluster_over_v6(&mut self) -> Result<()> {
+        for host in &mut self.hosts {
+            let address = host.address_v6();
+            host.drover_up(&format!("--advertise-addr {address}"))?;
+        }
+        self.join_all()
+    }
+
+    fn join_all(&self) -> Result<()> {
         let Some((first, others)) = self.hosts.split_first() else {
             return Ok(());
         };

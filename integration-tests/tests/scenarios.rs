@@ -27,6 +27,8 @@ mod removal;
 mod restarts;
 #[path = "scenarios/underlay.rs"]
 mod underlay;
+#[path = "scenarios/underlay_v6.rs"]
+mod underlay_v6;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         every(removal::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
+        newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),
         newest(encryption_mtu::SCENARIOS),

@@ -235,7 +235,7 @@ fn keys_made(host: &Host) -> Result<usize> {
 
 /// A host is cut off until every key that it knows was replaced, and old ones were wiped.
 fn absence(lab: &mut Lab) -> Result<()> {
-    let period = 10 * wait::patience();
+    let period = 5 * wait::patience();
     lab.form_cluster_with(&format!("DROVER_ENCRYPTION_ROTATE_AFTER={period}s"))?;
     let (ann, bob) = encrypted_pair(lab)?;
     let (one, two) = lab.pair()?;
@@ -243,9 +243,9 @@ fn absence(lab: &mut Lab) -> Result<()> {
     let sniffer = Sniffer::start(&lab.underlay)?;
     lab.underlay.connected(2, false)?;
     let before = keys_made(one)?;
-    wait::until("four new keys", wait::seconds(60), || {
+    wait::until("two new keys", wait::seconds(30), || {
         let now = keys_made(one)?;
-        ensure!(now >= before + 4, "{} keys since the cut", now - before);
+        ensure!(now >= before + 2, "{} keys since the cut", now - before);
         Ok(())
     })?;
     lab.underlay.connected(2, true)?;
