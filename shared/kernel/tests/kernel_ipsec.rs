@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use drover_ipsec::{Direction, Epoch, Lane};
 use drover_kernel::{Kernel, Target};
-use drover_overlay::{Step, lower, name, plan};
+use drover_overlay::{Step, Way, lower, name, plan};
 use drover_testkit::capability::{Capability, Verdict, judge};
 use host::{FIRST, Hosts, LANES, SECOND, Underlay, epoch, prints, run, succeeds, within};
 use wire::MARKER;
@@ -398,5 +398,65 @@ fn what_is_not_ours_stays_and_what_is_ours_goes() {
         let links = prints("ip link");
         assert!(links.contains("dip3") && links.contains("dip4"), "{links}");
         assert!(!links.contains("dip2"), "{links}");
+    });
+}
+
+/// Where packets of the first host's lanes came from, and to which address of the second they went.
+fn sources(kernel: &Kernel) -> BTreeSet<(u8, String, String)> {
+    let sources = kernel.sources().unwrap();
+    let told = sources.iter().map(|((spi, _), source)| {
+        let from = format!("{}:{}", source.remote, source.port);
+        (spi.lane().get(), from, source.local.to_string())
+    });
+    told.collect()
+}
+
+#[test]
+fn a_way_is_tried_and_taken_without_an_association_made_anew() {
+    with_hosts(Underlay::V4InUdp, async |hosts: &mut Hosts| {
+        hosts.set_epochs(&[FIRST], Some(FIRST), None);
+        hosts.bring_about().await;
+        hosts.start_containers();
+        assert!(hears(PEERS[0], ""));
+        hosts.forget_keys();
+        let first = |from: &str, to: &str| (0, from.to_owned(), to.to_owned());
+        let told = sources(&hosts.two.kernel);
+        assert!(
+            told.contains(&first("192.0.2.1:4600", "192.0.2.2")),
+            "{told:?}"
+        );
+        hosts.add_addresses(["198.51.100.1", "198.51.100.2"]).await;
+        let way = |remote: &str| Way {
+            local: "198.51.100.1".parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            port: 4700,
+        };
+        let probe = Target::routed(name::ipsec_probe(2.try_into().unwrap()).into());
+        let trial = |attempt| Target {
+            mark: 0x10,
+            attempt,
+            ..probe
+        };
+        let before = sent(&hosts.one.kernel, 1, FIRST).await[0];
+        for (attempt, remote, reaches) in [(1, "198.51.100.9", false), (2, "198.51.100.2", true)] {
+            hosts.set_ways(&[], &[(Lane::FIRST, way(remote))]);
+            hosts.bring_about().await;
+            let asked = BTreeSet::from([probe, trial(attempt)]);
+            let prober = hosts.one.kernel.prober();
+            let answered = prober.ask(asked).await.unwrap().answered;
+            assert!(answered.contains(&probe), "{answered:?}");
+            assert_eq!(answered.contains(&trial(attempt)), reaches, "{answered:?}");
+        }
+        // All goes by it, from the port that the lane has, and with the numbers that follow.
+        hosts.set_ways(&[(Lane::FIRST, way("198.51.100.2"))], &[]);
+        hosts.bring_about().await;
+        assert!(hears(PEERS[0], ""));
+        let told = sources(&hosts.two.kernel);
+        assert!(
+            told.contains(&first("198.51.100.1:4600", "198.51.100.2")),
+            "{told:?}"
+        );
+        assert!(sent(&hosts.one.kernel, 1, FIRST).await[0] > before + 4);
+        assert_eq!(hosts.wire.seen().clear, 0);
     });
 }

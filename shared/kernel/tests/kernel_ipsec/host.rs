@@ -13,7 +13,7 @@ use drover_model::{
 };
 use drover_overlay::{
     BlockHolder, Desired, Endpoint, IpsecPath, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
-    UdpPorts, lower, plan,
+    UdpPorts, Way, lower, plan,
 };
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::runtime::Runtime;
@@ -420,6 +420,26 @@ impl Hosts {
         };
         which.path().send = Some(epoch(host, send));
         which.path().candidate = None;
+    }
+
+    /// Lets the first host reach the second by other ways.
+    pub(crate) fn set_ways(&mut self, taken: &[(Lane, Way)], tried: &[(Lane, Way)]) {
+        let path = self.one.path();
+        path.ways = taken.iter().copied().collect();
+        path.trials = tried.iter().copied().collect();
+    }
+
+    /// Gives both hosts another address, at which the second takes packets as well.
+    pub(crate) async fn add_addresses(&self, [one, two]: [&str; 2]) {
+        run(&format!("ip addr add {one}/24 dev eth0"));
+        run(&format!("ip -n two addr add {two}/24 dev eth0"));
+        let receiver = Receiver {
+            device: "eth0".to_owned(),
+            address: self.underlay.address(2).parse().unwrap(),
+            further: [two.parse().unwrap()].into(),
+            first_port: FIRST_PORTS[1],
+        };
+        assert!(self.two.kernel.set_receiver(&receiver).await.unwrap());
     }
 
     /// Lets go of all epochs but these.
