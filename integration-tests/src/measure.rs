@@ -51,7 +51,7 @@ impl Request {
         for program in PLUGINS.into_iter().chain(["drover"]) {
             if !programs.join(program).exists() {
                 bail!(
-                    "there is no {program} in {}; build it: cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net",
+                    "there is no {program} in {}; build it: cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service",
                     programs.display()
                 );
             }

@@ -150,7 +150,7 @@ pub(crate) async fn identity(
 ) -> Result<Identity, CommandError> {
     match process {
         Process::Coordinator => Ok(status(settings).await?.identity),
-        Process::Ipam | Process::Network => {
+        Process::Ipam | Process::Network | Process::Names => {
             ask(settings, process, &plugin::WhoAreYou {}, LIMIT).await
         }
     }

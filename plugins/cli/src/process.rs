@@ -18,11 +18,13 @@ pub(crate) enum Process {
     Ipam,
     /// Networks.
     Network,
+    /// Names.
+    Names,
 }
 
 impl Process {
     /// All of them, in the order in which they are started.
-    pub(crate) const ALL: [Self; 3] = [Self::Coordinator, Self::Ipam, Self::Network];
+    pub(crate) const ALL: [Self; 4] = [Self::Coordinator, Self::Ipam, Self::Network, Self::Names];
 
     /// The name of the process and of its program.
     pub(crate) const fn name(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Process {
             Self::Coordinator => "drover-coordinator",
             Self::Ipam => "drover-ipam",
             Self::Network => "drover-net",
+            Self::Names => "drover-names",
         }
     }
 
@@ -38,6 +41,7 @@ impl Process {
         match self {
             Self::Coordinator => settings.control_socket(),
             Self::Ipam | Self::Network => settings.plugin_socket(self.name()),
+            Self::Names => settings.names_socket(),
         }
     }
 

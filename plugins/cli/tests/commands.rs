@@ -113,6 +113,10 @@ impl Host {
             ],
         );
         host.serve(
+            "names.sock",
+            vec![("/Drover.WhoAreYou", always(identity("drover-names")))],
+        );
+        host.serve(
             "plugins/drover-ipam.sock",
             vec![
                 ("/Drover.WhoAreYou", always(identity("drover-ipam"))),

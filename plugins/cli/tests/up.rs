@@ -19,7 +19,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const CHILDREN: [&str; 3] = ["drover-coordinator", "drover-ipam", "drover-net"];
+const CHILDREN: [&str; 4] = [
+    "drover-coordinator",
+    "drover-ipam",
+    "drover-net",
+    "drover-names",
+];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
@@ -64,6 +69,7 @@ fn act_as(name: &'static str) -> ExitCode {
     drover_daemon::run(name, move |settings, shutdown| async move {
         let path = match name {
             "drover-coordinator" => settings.control_socket(),
+            "drover-names" => settings.names_socket(),
             _ => settings.plugin_socket(name),
         };
         let listener = drover_daemon::listener(name, &path)?;
@@ -165,6 +171,7 @@ impl Host {
     fn socket(&self, child: &str) -> PathBuf {
         match child {
             "drover-coordinator" => self.path("run-dir/control.sock"),
+            "drover-names" => self.path("run-dir/names.sock"),
             plugin => self.path("plugin-dir").join(format!("{plugin}.sock")),
         }
     }

@@ -24,7 +24,9 @@ pub(crate) async fn ask(process: Process, settings: &Settings) -> Result<Identit
     let client = Client::unix(process.socket(settings));
     match process {
         Process::Coordinator => Ok(call(&client, &Status {}, LIMIT).await?.identity),
-        Process::Ipam | Process::Network => call(&client, &WhoAreYou {}, LIMIT).await,
+        Process::Ipam | Process::Network | Process::Names => {
+            call(&client, &WhoAreYou {}, LIMIT).await
+        }
     }
 }
 

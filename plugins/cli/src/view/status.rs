@@ -86,10 +86,11 @@ pub(crate) struct HostView {
 
 /// Asks every process. Those that do not answer are part of the answer.
 pub(crate) async fn gather(settings: &Settings) -> (StatusView, Option<CommandError>) {
-    let (coordinator, ipam, network) = tokio::join!(
+    let (coordinator, ipam, network, names) = tokio::join!(
         ask::status(settings),
         ask::identity(settings, Process::Ipam),
         ask::identity(settings, Process::Network),
+        ask::identity(settings, Process::Names),
     );
     let (status, trouble) = match coordinator {
         Ok(status) => (Ok(status), None),
@@ -103,6 +104,7 @@ pub(crate) async fn gather(settings: &Settings) -> (StatusView, Option<CommandEr
         process(Process::Coordinator, identity),
         process(Process::Ipam, ipam.map_err(|error| error.to_string())),
         process(Process::Network, network.map_err(|error| error.to_string())),
+        process(Process::Names, names.map_err(|error| error.to_string())),
     ];
     (view(status.ok(), processes, now()), trouble)
 }
