@@ -15,6 +15,8 @@ mod faults;
 mod isolation;
 #[path = "scenarios/membership.rs"]
 mod membership;
+#[path = "scenarios/names.rs"]
+mod names;
 #[path = "scenarios/networks.rs"]
 mod networks;
 #[path = "scenarios/operator.rs"]
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         every(underlay::SCENARIOS),
         every(networks::SCENARIOS),
         every(removal::SCENARIOS),
+        every(names::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(underlay_v6::SCENARIOS),

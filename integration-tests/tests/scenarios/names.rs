@@ -1,0 +1,67 @@
+//! Names in containers, in front of Docker's resolver and with it.
+
+use anyhow::{Result, ensure};
+use integration_tests::host::Host;
+use integration_tests::lab::Lab;
+use integration_tests::scenario::{Scenario, Setup};
+use integration_tests::wait;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "what_docker_knows_resolves_with_and_without_the_name_service",
+    setup: Setup::Cluster,
+    needs: &[],
+    run: with_and_without,
+}];
+
+/// Waits until a container is served.
+fn is_served(host: &Host, container: &str) -> Result<()> {
+    let what = format!("{container} is served");
+    wait::until(&what, wait::seconds(10), || {
+        let tables = host.beside(container, "nft list tables")?.succeeded()?;
+        ensure!(tables.contains("drover-names"), "tables: {tables}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Docker's own answers are given while the name service is there, when it is killed, and when it is back.
+fn with_and_without(lab: &mut Lab) -> Result<()> {
+    lab.network("app", "")?;
+    let (one, _) = lab.pair()?;
+    one.run("docker network create plain")?;
+    one.sleeper("ann", "--network app")?;
+    one.sleeper("bea", "--network app --network-alias alias-of-bea")?;
+    one.sleeper("cid", "--network plain")?;
+    one.run("docker network connect plain ann")?;
+    is_served(one, "ann")?;
+    is_served(one, "bea")?;
+    let tables = one.beside("cid", "nft list tables")?.succeeded()?;
+    ensure!(
+        !tables.contains("drover"),
+        "not on a network of Drover's: {tables}"
+    );
+    let resolves = || -> Result<()> {
+        for name in ["bea", "alias-of-bea", "bea.app", "cid"] {
+            one.inside("ann", &format!("ping -c 1 -W 1 {name}"))?;
+        }
+        Ok(())
+    };
+    resolves()?;
+    one.kill("drover-names", "KILL")?;
+    // At once, and not after a time-out.
+    resolves()?;
+    is_served(one, "ann")?;
+    resolves()?;
+    one.run("docker restart -t 0 ann")?;
+    is_served(one, "ann")?;
+    resolves()?;
+    one.run("docker network disconnect app ann")?;
+    wait::until("ann is Docker's alone", wait::seconds(5), || {
+        let tables = one.beside("ann", "nft list tables")?.succeeded()?;
+        ensure!(!tables.contains("drover"), "tables: {tables}");
+        Ok(())
+    })?;
+    one.inside("ann", "ping -c 1 -W 1 cid")?;
+    one.run("docker rm -f ann bea cid && docker network rm plain app")?;
+    Ok(())
+}
