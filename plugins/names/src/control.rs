@@ -7,10 +7,14 @@ use drover_control_api::names::{Lookup, NameReport, NameStatus, Names};
 use drover_control_api::plugin::{Identity, WhoAreYou};
 use drover_daemon::VERSION;
 use drover_http::{Request, Response, Service, control};
+use drover_names::Directory;
 
 use crate::NAME;
-use crate::known::Known;
+use crate::known::{Known, now};
 use crate::sandbox::Sandboxes;
+
+/// A shorter silence than this, seconds, is nothing to complain of: a process is started again.
+const GRACE: u64 = 10;
 
 /// The service of `/Drover.*`.
 #[derive(Debug)]
@@ -28,9 +32,17 @@ impl Control {
     fn identity(&self) -> Identity {
         let report = self.report();
         let mut complaints = Vec::new();
-        if !report.followed {
-            let text = "the coordinator's registry is not followed: names are answered from what was known last";
-            complaints.push(text.to_owned());
+        // A coordinator that was never there is told by those who ask it.
+        let stale = report
+            .stale_since
+            .filter(|_| self.known.read(Directory::is_complete));
+        if let Some(age) = stale
+            .map(|since| now().saturating_sub(since))
+            .filter(|age| *age >= GRACE)
+        {
+            complaints.push(format!(
+                "nothing was heard of other hosts' containers for {age} s: names are answered from what was known last"
+            ));
         }
         for sandbox in &report.sandboxes {
             if let Some(complaint) = &sandbox.complaint {

@@ -1,6 +1,6 @@
 //! What is known of the cluster, read by every query and written by the registry's stream.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -15,6 +15,7 @@ pub(crate) struct Known {
     /// Held for the time of one answer, or one event.
     directory: RwLock<Directory>,
     followed: AtomicBool,
+    changes: AtomicU64,
     /// Changes when a container of this host may have.
     local: watch::Sender<u64>,
 }
@@ -27,6 +28,7 @@ impl Known {
         Self {
             directory: RwLock::new(directory),
             followed: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
             local: watch::channel(0).0,
         }
     }
@@ -51,6 +53,18 @@ impl Known {
         self.local.subscribe()
     }
 
+    /// How often something has changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what was told an earlier process, until then.
+    pub(crate) fn recall(&self, events: Vec<RegistryEvent>, since: UnixSeconds) {
+        let mut directory = self.write();
+        events.into_iter().for_each(|event| directory.apply(event));
+        directory.set_cut(Some(since));
+    }
+
     /// Takes an event in.
     pub(crate) fn apply(&self, event: RegistryEvent) {
         let is_synced = matches!(event, RegistryEvent::Synced);
@@ -65,6 +79,7 @@ impl Known {
             directory.apply(event);
             is_local
         };
+        self.changes.fetch_add(1, Ordering::Relaxed);
         if is_synced {
             self.followed.store(true, Ordering::Relaxed);
         }

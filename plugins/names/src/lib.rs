@@ -1,7 +1,7 @@
 //! Names for the containers of one host.
 //!
 //! ```text
-//! coordinator --registry stream--> follow --> Known (a Directory) <--+
+//! coordinator --registry stream--> follow --> Known (a Directory) <--+--> memory (what was told last, on the disk)
 //! engine's netns folder --inotify--> folder                          |
 //!                                      | a task a namespace          |
 //!                                      v                             |
@@ -20,6 +20,7 @@ mod endpoints;
 mod folder;
 mod follow;
 mod known;
+mod memory;
 mod sandbox;
 mod serving;
 
@@ -41,6 +42,9 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     let socket =
         listener(NAME, &settings.names_socket()).context("cannot serve the command line")?;
     let known = Arc::new(known::Known::new());
+    let remembered = settings.state_dir.join("names.ndjson");
+    memory::recall(&remembered, &known);
+    task::spawn("memory", memory::keep(remembered, known.clone()));
     let network = Client::unix(settings.plugin_socket("drover-net"));
     let endpoints = endpoints::spawn(network);
     let sandboxes = Arc::new(sandbox::Sandboxes::new(known.clone(), endpoints));
