@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -48,6 +49,9 @@ pub struct RunDirectory {
     _lock: Flock<File>,
 }
 
+/// How many this process has made.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
 impl RunDirectory {
     /// Makes one, after removing what killed runs have left.
     ///
@@ -57,8 +61,14 @@ impl RunDirectory {
         let parent = std::env::var_os("DROVER_LAB_STATE")
             .map_or_else(|| directory().join("lab"), PathBuf::from);
         fs::create_dir_all(&parent).with_context(|| format!("making {}", parent.display()))?;
+        // One at a time: between a directory and its lock, somebody else would take it for a leftover.
+        let file = File::create(parent.join("lock")).context("making the lock of all runs")?;
+        let _making = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context("locking the directory of all runs")?;
         sweep(&parent)?;
-        let path = parent.join(format!("run-{}", std::process::id()));
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("run-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         let file = File::create(path.join("lock")).context("making the lock of the run")?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)

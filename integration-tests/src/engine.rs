@@ -123,9 +123,4 @@ impl Host {
     pub fn stop_engine(&self, signal: &str) -> Result<()> {
         self.kill("dockerd", signal)
     }
-
-    /// The control group that its containers are in.
-    fn control_group(&self) -> String {
-        format!("/drover-lab/run-{}-{}", std::process::id(), self.name)
-    }
 }

@@ -19,7 +19,7 @@ use integration_tests::drover::CREATE_ENCRYPTED;
 use integration_tests::interrupt;
 use integration_tests::lab::Lab;
 use integration_tests::measure::{Request, Table, progress, say};
-use integration_tests::path::{Path, measure_all, play_end};
+use integration_tests::measured_path::{MeasuredPath, measure_all, play_end};
 
 /// How many connections there are beside one.
 const CONNECTIONS: u32 = 8;
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
 }
 
 /// Starts Drover, the Swarm and what is made by hand, and the ends.
-fn prepare(lab: &mut Lab) -> Result<Vec<Path>> {
+fn prepare(lab: &mut Lab) -> Result<Vec<MeasuredPath>> {
     progress("starting Drover, a Swarm, WireGuard and ESP");
     lab.form_cluster()?;
     let (one, two) = lab.pair()?;
@@ -53,21 +53,21 @@ fn prepare(lab: &mut Lab) -> Result<Vec<Path>> {
     wireguard(lab)?;
     esp(lab)?;
     let address = lab.host(1)?.address();
-    let underlay = Path::between_hosts(lab, "underlay, clear", &address)?;
+    let underlay = MeasuredPath::between_hosts(lab, "underlay, clear", &address)?;
     underlay.serve_hosts(lab)?;
     let mut paths = vec![underlay];
     for (name, address) in [
         ("WireGuard by hand", "192.168.71.2"),
         ("ESP by hand", "192.168.72.2"),
     ] {
-        paths.push(Path::between_hosts(lab, name, address)?);
+        paths.push(MeasuredPath::between_hosts(lab, name, address)?);
     }
     for (name, network, containers) in [
         ("Drover, clear", "open", ("open1", "open2")),
         (ENCRYPTED, "secret", ("secret1", "secret2")),
         (SWARM, "swarm", ("swarm1", "swarm2")),
     ] {
-        let path = Path::between_containers(lab, name, 0, network, containers)?;
+        let path = MeasuredPath::between_containers(lab, name, 0, network, containers)?;
         paths.push(path);
     }
     let peers = lab.host(0)?.run("drover peers")?;
@@ -142,7 +142,7 @@ fn esp(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn report(paths: &[Path]) -> Result<()> {
+fn report(paths: &[MeasuredPath]) -> Result<()> {
     let named = |name: &str| {
         let path = paths.iter().find(|path| path.name == name);
         path.with_context(|| format!("{name} was not measured"))

@@ -19,7 +19,7 @@ use integration_tests::drover::CREATE;
 use integration_tests::interrupt;
 use integration_tests::lab::Lab;
 use integration_tests::measure::{Request, Table, progress, say};
-use integration_tests::path::{Path, measure_all, play_end};
+use integration_tests::measured_path::{MeasuredPath, measure_all, play_end};
 use integration_tests::wait;
 
 /// How many connections there are beside one.
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
 }
 
 /// Starts Drover, the Swarm, and the containers.
-fn prepare(lab: &mut Lab) -> Result<Vec<Path>> {
+fn prepare(lab: &mut Lab) -> Result<Vec<MeasuredPath>> {
     progress("starting Drover and a Swarm");
     pair_up(lab, 0, "")?;
     pair_up(lab, 2, "DROVER_OVERLAY_ENCAPSULATION=vxlan")?;
@@ -51,7 +51,7 @@ fn prepare(lab: &mut Lab) -> Result<Vec<Path>> {
         ("Drover VXLAN", 2, "vxlan", ("vxlan1", "vxlan2")),
         ("Swarm overlay", 0, "swarm", ("swarm1", "swarm2")),
     ] {
-        let path = Path::between_containers(lab, name, first, network, containers)?;
+        let path = MeasuredPath::between_containers(lab, name, first, network, containers)?;
         paths.push(path);
     }
     let (direct, vxlan) = (
@@ -95,14 +95,14 @@ fn swarm(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn underlay(lab: &mut Lab) -> Result<Path> {
+fn underlay(lab: &mut Lab) -> Result<MeasuredPath> {
     let address = lab.host(1)?.address();
-    let path = Path::between_hosts(lab, "underlay", &address)?;
+    let path = MeasuredPath::between_hosts(lab, "underlay", &address)?;
     path.serve_hosts(lab)?;
     Ok(path)
 }
 
-fn report(paths: &[Path]) -> Result<()> {
+fn report(paths: &[MeasuredPath]) -> Result<()> {
     let base = paths.first().context("nothing was measured")?;
     let mut table = Table::new(&[
         "path",

@@ -41,7 +41,7 @@ pub fn play_end() -> Result<bool> {
 
 /// Two ends, and what was measured between them.
 #[derive(Debug)]
-pub struct Path {
+pub struct MeasuredPath {
     /// What it is called in the tables.
     pub name: &'static str,
     /// The largest packet, bytes.
@@ -67,7 +67,7 @@ pub struct Path {
     address: String,
 }
 
-impl Path {
+impl MeasuredPath {
     /// The path between two hosts themselves, to an address of the second.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl Path {
 /// # Errors
 /// Fails when one cannot be measured.
 pub fn measure_all(
-    paths: &mut [Path],
+    paths: &mut [MeasuredPath],
     lab: &Lab,
     rounds: usize,
     (seconds, connections): (u32, u32),
