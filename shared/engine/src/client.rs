@@ -129,7 +129,15 @@ impl Engine {
         self.get("/containers/json").await
     }
 
-    /// A container.
+    /// Every container, those that do not run included.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn containers(&self) -> Result<Vec<Container>, Error> {
+        self.get("/containers/json?all=1").await
+    }
+
+    /// A container in full. The engine answers once it has finished what it is doing with it.
     ///
     /// # Errors
     /// When it is not there, or the engine does not answer.

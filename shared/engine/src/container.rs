@@ -1,4 +1,4 @@
-//! Containers, as far as their place on networks goes.
+//! Containers: what they are, how they are, and their place on networks.
 
 use std::collections::BTreeMap;
 
@@ -46,21 +46,61 @@ pub struct ContainerDetail {
     /// How it is.
     #[serde(default)]
     pub state: ContainerState,
+    /// What it was made with.
+    #[serde(default, deserialize_with = "or_default")]
+    pub config: ContainerConfig,
     /// Its place on networks.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub network_settings: NetworkSettings,
 }
+
+/// What a container was made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerConfig {
+    /// The image as it was asked for.
+    #[serde(default)]
+    pub image: String,
+    /// Its labels, those of the image included.
+    #[serde(default, deserialize_with = "or_default")]
+    pub labels: BTreeMap<String, String>,
+    /// What it exposes, as `80/tcp`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub exposed_ports: BTreeMap<String, Nothing>,
+}
+
+/// An object of the engine that has no fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
 
 /// How a container is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerState {
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
+    #[serde(default)]
+    pub status: String,
     /// Whether it runs, paused included.
     #[serde(default)]
     pub running: bool,
     /// Its first process in the host's process namespace; 0 when it does not run.
     #[serde(default)]
     pub pid: u32,
+    /// When it was started last, as RFC 3339; the year 1 for never.
+    #[serde(default)]
+    pub started_at: String,
+    /// What its health check says; `None` without one.
+    #[serde(default)]
+    pub health: Option<ContainerHealth>,
+}
+
+/// What a health check says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerHealth {
+    /// `none`, `starting`, `healthy` or `unhealthy`.
+    #[serde(default)]
+    pub status: String,
 }
 
 /// The networks of a container.
@@ -70,6 +110,9 @@ pub struct NetworkSettings {
     /// By the network's name.
     #[serde(default, deserialize_with = "or_default")]
     pub networks: BTreeMap<String, ContainerEndpoint>,
+    /// The file of its network namespace; empty when there is none now. In a list always empty.
+    #[serde(default)]
+    pub sandbox_key: String,
 }
 
 /// A container's endpoint on a network.
@@ -88,9 +131,28 @@ pub struct ContainerEndpoint {
     /// Its IPv6 address; may be empty.
     #[serde(rename = "GlobalIPv6Address", default)]
     pub global_ipv6_address: String,
-    /// Other names of the container on the network.
+    /// Its link address; empty when the container does not run.
+    #[serde(default)]
+    pub mac_address: String,
+    /// Other names of the container on the network. Engines before 26 put the beginning of its id among them;
+    /// see [`Self::given_aliases`].
     #[serde(default, deserialize_with = "or_default")]
     pub aliases: Vec<String>,
+    /// Every name that Docker's own resolver knows it by; empty on engines before 25.
+    #[serde(rename = "DNSNames", default, deserialize_with = "or_default")]
+    pub dns_names: Vec<String>,
+}
+
+/// How much of its id the engine makes a name of.
+const SHORT_ID: usize = 12;
+
+impl ContainerEndpoint {
+    /// The aliases that a user gave, on every engine: those of the container `id` without the beginning of its id.
+    pub fn given_aliases<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a str> {
+        let short = id.get(..SHORT_ID);
+        let aliases = self.aliases.iter().map(String::as_str);
+        aliases.filter(move |alias| Some(*alias) != short)
+    }
 }
 
 #[cfg(test)]
@@ -105,5 +167,54 @@ mod tests {
         let container: Container = serde_json::from_str(text).unwrap();
         assert_eq!(container.endpoints()["app"].ip_address, "10.64.1.2");
         assert!(container.endpoints()["app"].aliases.is_empty());
+    }
+
+    /// What engines say of a container with `--network-alias web`, cut to the fields that matter.
+    const RECORDED: [&str; 3] = [
+        // 20.10
+        r#"{"Id":"0dd0c0ffee112233","Name":"/app-web-1","State":{"Status":"running","Running":true,"Paused":false,
+            "Pid":71,"StartedAt":"2026-11-22T10:00:00.123456789Z","Health":{"Status":"healthy","Log":[]}},
+            "Config":{"Image":"web:1","ExposedPorts":{"80/tcp":{}},"Labels":{"a":"b"}},
+            "NetworkSettings":{"SandboxKey":"/var/run/docker/netns/1","Networks":{"app":{"IPAMConfig":null,
+            "Links":null,"Aliases":["web","0dd0c0ffee11"],"NetworkID":"9a98","EndpointID":"0123",
+            "IPAddress":"10.64.1.2","GlobalIPv6Address":"","MacAddress":"02:42:0a:40:01:02"}}}}"#,
+        // 26.1
+        r#"{"Id":"0dd0c0ffee112233","Name":"/app-web-1","State":{"Status":"running","Running":true,"Pid":71,
+            "StartedAt":"2026-11-22T10:00:00.123456789Z","Health":{"Status":"healthy"}},
+            "Config":{"Image":"web:1","ExposedPorts":{"80/tcp":{}},"Labels":{"a":"b"}},
+            "NetworkSettings":{"SandboxKey":"/var/run/docker/netns/1","Networks":{"app":{"Aliases":["web"],
+            "DNSNames":["app-web-1","web","0dd0c0ffee11"],"NetworkID":"9a98","EndpointID":"0123",
+            "IPAddress":"10.64.1.2","GlobalIPv6Address":"","MacAddress":"02:42:0a:40:01:02"}}}}"#,
+        // 28.5
+        r#"{"Id":"0dd0c0ffee112233","Name":"/app-web-1","State":{"Status":"running","Running":true,"Pid":71,
+            "StartedAt":"2026-11-22T10:00:00.123456789Z","Health":{"Status":"healthy"}},
+            "Config":{"Image":"web:1","ExposedPorts":{"80/tcp":{}},"Labels":{"a":"b"}},
+            "NetworkSettings":{"SandboxKey":"/var/run/docker/netns/1","Networks":{"app":{"Aliases":["web"],
+            "DNSNames":["app-web-1","web","0dd0c0ffee11"],"GwPriority":0,"NetworkID":"9a98","EndpointID":"0123",
+            "IPAddress":"10.64.1.2","GlobalIPv6Address":"","MacAddress":"02:42:0a:40:01:02"}}}}"#,
+    ];
+
+    #[test]
+    fn every_engine_tells_the_same_of_a_container() {
+        for text in RECORDED {
+            let container: ContainerDetail = serde_json::from_str(text).unwrap();
+            let endpoint = &container.network_settings.networks["app"];
+            let aliases: Vec<_> = endpoint.given_aliases(&container.id).collect();
+            assert_eq!(aliases, ["web"]);
+            assert_eq!(endpoint.mac_address, "02:42:0a:40:01:02");
+            assert_eq!(container.state.health.unwrap().status, "healthy");
+            assert_eq!(container.config.labels["a"], "b");
+            assert!(container.config.exposed_ports.contains_key("80/tcp"));
+        }
+    }
+
+    #[test]
+    fn what_never_ran_has_no_ports_no_health_and_no_labels() {
+        let text = r#"{"Id":"a","State":{"Status":"created","Pid":0,"StartedAt":"0001-01-01T00:00:00Z"},
+            "Config":{"Image":"x","Labels":null},"NetworkSettings":{"SandboxKey":"","Networks":{"app":{
+            "Aliases":null,"NetworkID":"","EndpointID":"","MacAddress":""}}}}"#;
+        let container: ContainerDetail = serde_json::from_str(text).unwrap();
+        assert_eq!(container.state.health, None);
+        assert!(container.config.exposed_ports.is_empty() && container.config.labels.is_empty());
     }
 }

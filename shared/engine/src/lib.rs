@@ -17,7 +17,8 @@ mod nullable;
 pub use api_version::ApiVersion;
 pub use client::{Engine, Version};
 pub use container::{
-    Container, ContainerDetail, ContainerEndpoint, ContainerState, NetworkSettings,
+    Container, ContainerConfig, ContainerDetail, ContainerEndpoint, ContainerHealth,
+    ContainerState, NetworkSettings, Nothing,
 };
 pub use error::Error;
 pub use event::{Actor, Event, EventFilter, Events};
