@@ -36,7 +36,9 @@ pub struct Ways {
     /// To further addresses of it.
     further: BTreeSet<Way>,
     taken: Way,
-    /// Against the way that the last packets came by. Nothing says that they were the peer's.
+    /// Against the ways that packets have come by. Nothing says that they were the peer's.
+    hints: BTreeSet<Way>,
+    /// The last of them that was new.
     heard: Option<Way>,
     trial: Option<Way>,
     /// How often the way that is taken was silent, in a row.
@@ -53,6 +55,7 @@ impl Ways {
             home,
             further: BTreeSet::new(),
             taken: home,
+            hints: BTreeSet::new(),
             heard: None,
             trial: None,
             silent: 0,
@@ -68,7 +71,12 @@ impl Ways {
         self.further = further;
     }
 
-    /// A packet with an SPI of the peer came from somewhere: back by this way it would get there.
+    /// Where packets with SPIs of the peer came from until now, as far as is remembered.
+    pub fn set_hints(&mut self, hints: BTreeSet<Way>) {
+        self.hints = hints;
+    }
+
+    /// A packet with an SPI of the peer came from somewhere else than before: back by this way it would get there.
     pub fn hear(&mut self, way: Way) {
         self.heard = Some(way);
     }
@@ -101,7 +109,9 @@ impl Ways {
     /// round is lost when a NAT has begun to map anew; any other only when that is silent.
     pub fn choose(&mut self) {
         let heard = self.heard.filter(|heard| *heard != self.taken);
-        let known = [self.home].into_iter().chain(self.further.iter().copied());
+        let elsewhere = self.further.union(&self.hints).copied();
+        let elsewhere = elsewhere.filter(|way| *way != self.home);
+        let known = [self.home].into_iter().chain(elsewhere);
         let known = known.filter(|way| *way != self.taken && Some(*way) != heard);
         self.trial = if self.silent == 0 {
             heard
@@ -210,6 +220,18 @@ mod tests {
             round(&mut ways, &[way(2, 4740)].into());
         }
         assert_eq!((ways.taken(), ways.detour()), (way(2, 4740), None));
+    }
+
+    #[test]
+    fn what_was_heard_before_anybody_listened_is_tried() {
+        let mut ways = Ways::new(way(2, 4740));
+        ways.set_known(way(2, 4740), [way(3, 4740)].into());
+        ways.set_hints([way(2, 4740), way(9, 31000)].into());
+        for _ in 0..3 {
+            round(&mut ways, &[way(9, 31000)].into());
+        }
+        assert_eq!(ways.taken(), way(9, 31000));
+        assert!(ways.is_learned());
     }
 
     #[test]

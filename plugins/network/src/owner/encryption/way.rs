@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};
 
 use drover_control_api::record::HostRecord;
-use drover_ipsec::{Lane, Spi};
+use drover_ipsec::{Direction, Lane, Spi};
 use drover_kernel::{Probed, Receiver, Source, Target};
 use drover_model::HostName;
 use drover_overlay::{Way, Ways, name};
@@ -170,27 +170,40 @@ impl Owner {
                 return;
             }
         };
+        let Some(exchange) = &self.encryption.exchange else {
+            return;
+        };
         let all = &mut self.encryption.ways;
-        for (key, source) in &sources {
-            if all.sources.get(key) == Some(source) {
-                continue;
-            }
-            let (spi, _) = key;
-            let mut others = self.cluster.others();
-            let Some(host) = others.find(|host| Some(host.index) == spi.sender()) else {
+        let before = std::mem::take(&mut all.sources);
+        for host in self.cluster.others() {
+            let Some(lanes) = all.ways.get_mut(&host.name) else {
                 continue;
             };
-            let ways = all.ways.get_mut(&host.name);
-            if let Some(ways) = ways.and_then(|ways| ways.get_mut(&spi.lane())) {
-                debug!(host = %host.name, lane = spi.lane().get(), from = %source.remote, port = source.port, "packets came from somewhere");
-                ways.hear(Way {
-                    local: source.local,
-                    remote: source.remote,
-                    port: source.port,
-                });
+            let mut hints: OfLanes<BTreeSet<Way>> = BTreeMap::new();
+            let associations = exchange.path(&host.name).associations;
+            let received = associations
+                .iter()
+                .filter(|it| it.direction == Direction::Receive);
+            let received: BTreeSet<_> = received.map(|it| it.spi).collect();
+            let mine = sources
+                .iter()
+                .filter(|((spi, _), _)| received.contains(spi));
+            for (key, source) in mine {
+                let (lane, way) = (key.0.lane(), back_to(source));
+                hints.entry(lane).or_default().insert(way);
+                let Some(ways) = lanes.get_mut(&lane) else {
+                    continue;
+                };
+                if before.get(key) != Some(source) {
+                    debug!(host = %host.name, lane = lane.get(), from = %source.remote, port = source.port, "packets came from somewhere");
+                    ways.hear(way);
+                }
+                all.sources.insert(key.clone(), *source);
+            }
+            for (lane, ways) in lanes {
+                ways.set_hints(hints.remove(lane).unwrap_or_default());
             }
         }
-        all.sources = sources;
         if all.is_unsettled() {
             self.watch.soon();
         }
@@ -286,6 +299,15 @@ fn further(host: &HostRecord) -> impl Iterator<Item = IpAddr> + '_ {
     let advertise = host.advertise;
     let addresses = host.addresses.iter().copied();
     addresses.filter(move |it| *it != advertise && it.is_ipv6() == advertise.is_ipv6())
+}
+
+/// The way that an answer would take.
+const fn back_to(source: &Source) -> Way {
+    Way {
+        local: source.local,
+        remote: source.remote,
+        port: source.port,
+    }
 }
 
 /// The address of this host that the kernel sends from to another one; none when it has no route there. Nothing is
