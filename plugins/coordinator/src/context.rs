@@ -10,6 +10,7 @@
 //! | `fabric` | the stream of hosts, blocks and keys |
 //! | `keys` | the hosts' keys for encrypted traffic |
 //! | `networks` | copies of networks on every host |
+//! | `registry` | the records of this host's containers, and the stream of everybody's |
 //! | `server` | the control socket |
 //!
 //! Methods return `Result<Answer, Failure>`; `serve` functions run until the shutdown and return

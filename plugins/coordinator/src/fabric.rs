@@ -5,40 +5,31 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use drover_control_api::fabric::{FabricEvent, PeerKey};
 use drover_control_api::record::{BlockRecord, HostRecord};
 use drover_http::Response;
 use drover_model::{Block, HostName};
 use drover_store::Entry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::context::Context;
 use crate::keys::View;
+use crate::lines::{Gone, Pieces, SIGN_OF_LIFE};
 use crate::mirror::Snapshot;
 
-/// How often an empty line is sent when there is nothing to say.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// How many pieces wait for a slow watcher.
-const QUEUE: usize = 16;
-/// How long a piece gets before it is sent.
-const PIECE: usize = 64 << 10;
 /// What the fabric consists of, apart from keys, which are checked first.
 const PREFIXES: [&str; 2] = ["hosts/", "blocks/"];
 
 /// Begins a stream.
 #[must_use]
 pub fn stream(context: &Arc<Context>) -> Response {
-    let (sender, response) = Response::stream("application/x-ndjson", QUEUE);
+    let (pieces, response) = Pieces::stream();
     let context = context.clone();
     // It ends when nobody listens; the response ends with the sender, at a stop.
     drover_daemon::task::spawn("fabric", async move {
         let watcher = Watcher {
-            pieces: Pieces {
-                sender,
-                piece: Vec::new(),
-            },
+            pieces,
             sent: BTreeMap::new(),
             sent_keys: BTreeMap::new(),
         };
@@ -47,10 +38,6 @@ pub fn stream(context: &Arc<Context>) -> Response {
     });
     response
 }
-
-/// Nobody listens any more.
-#[derive(Debug)]
-struct Gone;
 
 struct Watcher {
     pieces: Pieces,
@@ -107,11 +94,8 @@ impl Watcher {
                 changed = cluster.changed() => return changed.map(|()| false).map_err(|_closed| Gone),
                 changed = keys.changed() => return changed.map(|()| false).map_err(|_closed| Gone),
                 changed = fenced.changed() => return changed.map(|()| true).map_err(|_closed| Gone),
-                () = self.pieces.sender.closed() => return Err(Gone),
-                () = tokio::time::sleep(SIGN_OF_LIFE) => {
-                    self.pieces.piece.push(b'\n');
-                    self.pieces.flush().await?;
-                }
+                () = self.pieces.closed() => return Err(Gone),
+                () = tokio::time::sleep(SIGN_OF_LIFE) => self.pieces.sign_of_life().await?,
             }
         }
     }
@@ -199,32 +183,6 @@ fn absence(key: &str) -> Option<FabricEvent> {
     })
 }
 
-/// Lines, gathered into pieces.
-struct Pieces {
-    sender: mpsc::Sender<bytes::Bytes>,
-    piece: Vec<u8>,
-}
-
-impl Pieces {
-    async fn event(&mut self, event: &FabricEvent) -> Result<(), Gone> {
-        if serde_json::to_writer(&mut self.piece, event).is_ok() {
-            self.piece.push(b'\n');
-        }
-        if self.piece.len() >= PIECE {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<(), Gone> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::take(&mut self.piece);
-        self.sender.send(piece.into()).await.map_err(|_closed| Gone)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,12 +204,8 @@ mod tests {
         assert_eq!(block, Some(FabricEvent::BlockGone { block: expected }));
     }
 
-    fn watcher() -> (Watcher, mpsc::Receiver<bytes::Bytes>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let pieces = Pieces {
-            sender,
-            piece: Vec::new(),
-        };
+    fn watcher() -> (Watcher, tokio::sync::mpsc::Receiver<bytes::Bytes>) {
+        let (pieces, receiver) = Pieces::channel();
         let watcher = Watcher {
             pieces,
             sent: BTreeMap::new(),
@@ -306,7 +260,7 @@ mod tests {
         ];
         for (hosts, keys, expected) in steps {
             watcher.tell(&snapshot(hosts), &view(keys)).await.unwrap();
-            let piece = String::from_utf8(std::mem::take(&mut watcher.pieces.piece)).unwrap();
+            let piece = String::from_utf8(watcher.pieces.take()).unwrap();
             let said = piece
                 .lines()
                 .map(|line| match serde_json::from_str(line).unwrap() {
@@ -354,6 +308,6 @@ mod tests {
         );
         assert_eq!(lines.len(), 2);
         watcher.difference(&second).await.unwrap();
-        assert!(watcher.pieces.piece.is_empty());
+        assert!(watcher.pieces.take().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The coordinator of a host: cluster state, membership, this host's facts, copies of networks.
+//! The coordinator of a host: cluster state, membership, this host's facts, copies of networks, the registry of containers.
 //!
 //! ```text
 //!   drover-ipam, drover-net, drover --control.sock--> server --> claims ----\
@@ -6,6 +6,7 @@
 //!                     fabric stream <--------------------+-----> fabric ----/       ^
 //!                                                                                   |
 //!   engine --events, lists--> networks (observe -> plan -> steps) ------------------+
+//!                        \--> registry (observe -> plan -> commit) ------------------+
 //! ```
 //!
 //! It is not in the data path: with this process stopped, packets flow and containers run.
@@ -18,9 +19,11 @@ pub mod examine;
 pub mod fabric;
 pub mod host;
 pub mod keys;
+pub mod lines;
 pub mod membership;
 pub mod mirror;
 pub mod networks;
+pub mod registry;
 pub mod server;
 pub mod status;
 
@@ -39,6 +42,7 @@ use context::Context;
 use keys::Keys;
 use mirror::Snapshot;
 use networks::Networks;
+use registry::Registry;
 use server::Control;
 
 /// The name of the process and of its socket.
@@ -52,6 +56,8 @@ pub struct Coordinator {
     pub networks: Arc<Networks>,
     /// The clocks of the hosts.
     pub clocks: Arc<Clocks>,
+    /// The registry of containers.
+    pub registry: Registry,
     /// What this host remembers for itself.
     pub database: Database,
 }
@@ -87,6 +93,7 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
         context: context.clone(),
         networks: Arc::default(),
         clocks: Arc::default(),
+        registry: Registry::default(),
         database,
     });
     let stop = either(shutdown, context.restart.subscribe());
@@ -127,6 +134,10 @@ fn start(
         ),
         task::spawn("keys", keys::serve(context.clone(), stop.clone())),
         task::spawn("claims", claims::serve(context.clone(), stop.clone())),
+        task::spawn(
+            "registry",
+            registry::serve(coordinator.clone(), stop.clone()),
+        ),
         task::spawn("confirm", confirm::serve(coordinator.clone(), stop.clone())),
         task::spawn(
             "clocks",

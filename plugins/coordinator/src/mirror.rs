@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Why the store cannot be reached, if it cannot.
     pub problem: Option<String>,
+    /// Since when it cannot be reached.
+    pub problem_since: Option<u64>,
     entries: Arc<BTreeMap<String, Arc<Entry>>>,
     networks_revision: u64,
 }
@@ -101,7 +103,18 @@ impl Snapshot {
                 .collect(),
         );
         self.generation = self.generation.saturating_add(1);
-        self.problem = None;
+        self.recover();
+    }
+
+    fn fail(&mut self, problem: String) {
+        self.problem = Some(problem);
+        self.problem_since.get_or_insert_with(crate::context::now);
+    }
+
+    /// Returns whether there was a problem.
+    fn recover(&mut self) -> bool {
+        self.problem_since = None;
+        self.problem.take().is_some()
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -156,7 +169,7 @@ pub async fn run(
                     problem,
                     "the store cannot be read; what is known stays in use"
                 );
-                sender.send_modify(|snapshot| snapshot.problem = Some(problem));
+                sender.send_modify(|snapshot| snapshot.fail(problem));
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -191,7 +204,7 @@ async fn follow(
         Ok(watch) => watch,
         Err(error) => return Some(chain(&error)),
     };
-    sender.send_if_modified(|snapshot| snapshot.problem.take().is_some());
+    sender.send_if_modified(Snapshot::recover);
     loop {
         let (changes, end) = gather(&mut watch).await;
         if !changes.is_empty() {

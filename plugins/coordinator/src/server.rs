@@ -8,7 +8,7 @@ use drover_control_api::coordinator::{
     RemoveHost, ReportAttachments, ReserveAddress, Status,
 };
 use drover_control_api::plugin::WhoAreYou;
-use drover_control_api::{Empty, Failure, FailureKind, Method, fabric};
+use drover_control_api::{Empty, Failure, FailureKind, Method, fabric, registry};
 use drover_engine::Network;
 use drover_http::{Request, Response, Service, control};
 
@@ -26,6 +26,7 @@ impl Service for Control {
         let body = &request.body;
         match (request.method.as_str(), request.path.as_str()) {
             ("GET", fabric::PATH) => crate::fabric::stream(&coordinator.context),
+            ("GET", registry::PATH) => crate::registry::stream(&coordinator.context),
             ("POST", path) => self.post(path, body).await,
             (_, path) => Response::not_found(path),
         }

@@ -53,6 +53,7 @@ impl Removal<'_> {
         let held = self
             .delete_below(&["copies/", "attachments/", "keys/"], name)
             .await?;
+        self.delete_containers(name).await?;
         if !found && blocks.is_empty() && held == 0 {
             return Err(Failure::new(
                 FailureKind::NotFound,
@@ -171,6 +172,13 @@ impl Removal<'_> {
         let count = keys.len();
         transfer::delete(self.store, keys).await?;
         Ok(count)
+    }
+
+    async fn delete_containers(&self, name: &HostName) -> Result<(), Failure> {
+        let listing = self.store.list(&format!("containers/{name}/")).await;
+        let listing = listing.map_err(|error| failure::store(&error))?;
+        let keys = listing.entries.into_iter().map(|entry| entry.key);
+        transfer::delete(self.store, keys).await
     }
 
     /// The keys below the prefix that end with `/<name>`.
