@@ -96,7 +96,22 @@ pub(super) fn paths(facts: &Facts) -> Outcome {
         .iter()
         .filter(|path| alive(&path.host) && is_silent(path));
     findings.extend(silent.map(|path| silent_path(path, facts.vxlan_port)));
+    let encrypted = table.paths.iter().filter(|path| alive(&path.host));
+    findings.extend(encrypted.filter_map(degraded_path));
     Outcome::Checked(findings)
+}
+
+/// What encrypted networks suffer from.
+fn degraded_path(path: &PathEntry) -> Option<Finding> {
+    let encryption = path.encryption.as_ref()?;
+    let reason = encryption.degraded.as_ref()?;
+    Some(warning(
+        format!("encrypted networks and host `{}`: {reason}", path.host),
+        format!(
+            "allow {} from and to {}, and ESP (IP protocol 50) in from there, in the firewalls of both hosts and between them; `drover peers` shows what was dropped and why",
+            encryption.transport, path.address
+        ),
+    ))
 }
 
 fn is_silent(path: &PathEntry) -> bool {
@@ -117,7 +132,7 @@ fn silent_path(path: &PathEntry, vxlan_port: u16) -> Finding {
                 .to_owned()
         }
         Encapsulation::Ipsec => format!(
-            "allow ESP and UDP port 4500 from and to {} in the firewalls of both hosts and between them", path.address
+            "allow ESP and its UDP ports from and to {} in the firewalls of both hosts and between them", path.address
         ),
     };
     warning(problem, remedy)

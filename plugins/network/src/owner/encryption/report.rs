@@ -66,7 +66,21 @@ impl Owner {
                 replayed: mine.iter().map(|it| it.replayed).sum(),
                 forged: mine.iter().map(|it| it.forged).sum(),
             },
-            degraded: degraded(path, last_answer),
+            degraded: degraded(path, last_answer).map(|reason| {
+                if self.is_blocked(&mine) {
+                    format!("{reason}, and its packets come here: a firewall of this host drops ESP (IP protocol 50)")
+                } else {
+                    reason
+                }
+            }),
+        })
+    }
+
+    /// Whether packets came by an association, in UDP, and it got none of them.
+    fn is_blocked(&self, associations: &[&AssociationCounters]) -> bool {
+        associations.iter().any(|it| {
+            let refused = it.replayed.saturating_add(it.forged);
+            it.packets == 0 && refused == 0 && self.encryption.ways.has_come(it.id.spi)
         })
     }
 

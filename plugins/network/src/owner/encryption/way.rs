@@ -59,6 +59,11 @@ impl AllWays {
         Some((first.taken(), learned))
     }
 
+    /// Whether a packet with this index has come.
+    pub(super) fn has_come(&self, spi: Spi) -> bool {
+        self.sources.keys().any(|(known, _)| *known == spi)
+    }
+
     /// Whether something that is for an address is for a peer.
     pub(super) fn leads_to(&self, host: &HostName, address: IpAddr) -> bool {
         self.of(host)
