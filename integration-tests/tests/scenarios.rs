@@ -9,6 +9,8 @@ mod crashes;
 mod encryption;
 #[path = "scenarios/encryption_mtu.rs"]
 mod encryption_mtu;
+#[path = "scenarios/encryption_paths.rs"]
+mod encryption_paths;
 #[path = "scenarios/faults.rs"]
 mod faults;
 #[path = "scenarios/isolation.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         newest(faults::SCENARIOS),
         every(crashes::SCENARIOS),
         every(restarts::SCENARIOS),
+        newest(encryption_paths::SCENARIOS),
         newest(operator::SCENARIOS),
         newest(membership::SCENARIOS),
     ];
