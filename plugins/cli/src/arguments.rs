@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Ipam(Form),
     /// Show the networks and where they are
     Networks(Form),
+    /// Show the names of containers, and what a container is told
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// Find faults, their causes and remedies
     #[command(after_help = help::DOCTOR)]
     Doctor(Form),
@@ -83,6 +86,17 @@ pub(crate) enum HostCommand {
     /// Remove a host that will not come back: fence it, and release what it held
     #[command(after_help = help::HOST_RM)]
     Rm(HostRmArguments),
+}
+
+/// Names.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DnsCommand {
+    /// List the names of containers, who has them, and who is handed out
+    #[command(after_help = help::DNS_LS)]
+    Ls(DnsLsArguments),
+    /// Tell what a container would be told that asks for a name, and why
+    #[command(after_help = help::DNS_LOOKUP)]
+    Lookup(DnsLookupArguments),
 }
 
 /// How the answer is written.
@@ -145,6 +159,33 @@ pub(crate) struct HostRmArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DnsLsArguments {
+    /// Only of this network
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DnsLookupArguments {
+    /// The name that is asked for, or an address for its names
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// As a container on this network asks
+    #[arg(long, value_name = "NETWORK", required_unless_present = "from")]
+    pub(crate) network: Option<String>,
+    /// As this container asks, of any host: its name or id
+    #[arg(long, value_name = "CONTAINER")]
+    pub(crate) from: Option<String>,
+    /// What is asked for: A, AAAA, SRV or PTR [default: A and AAAA, or PTR for an address]
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ResetArguments {
     /// Do not ask
     #[arg(long)]
@@ -201,6 +242,9 @@ mod tests {
             "up", "init", "join", "leave", "status", "peers", "ipam", "networks", "doctor", "reset",
         ] {
             assert_golden(&format!("help-{command}"), &help(&[command]));
+        }
+        for command in ["ls", "lookup"] {
+            assert_golden(&format!("help-dns-{command}"), &help(&["dns", command]));
         }
         assert_golden("help-host-rm", &help(&["host", "rm"]));
         assert_golden("help-exit-codes", &help(&["exit-codes"]));

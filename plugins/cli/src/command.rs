@@ -4,11 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use drover_control_api::coordinator::Join;
+use drover_control_api::names::Lookup;
 use drover_daemon::{Exit, Settings};
 
-use crate::arguments::{Arguments, Command, Form, HostCommand, JoinArguments, ResetArguments};
+use crate::arguments::{
+    Arguments, Command, DnsCommand, DnsLookupArguments, Form, HostCommand, JoinArguments,
+    ResetArguments,
+};
 use crate::ask::{CommandError, REFUSED};
-use crate::view::{View, ipam, networks, peers, show, status};
+use crate::view::{View, dns, ipam, networks, peers, show, status};
 use crate::{cluster, doctor, help, output, reset, up};
 
 /// Reads the command line and does what it says.
@@ -73,6 +77,10 @@ async fn execute(settings: &Settings, command: Command) -> Result<u8, CommandErr
         Command::Peers(form) => show(&peers::gather(settings).await?, form.json),
         Command::Ipam(form) => show(&ipam::gather(settings).await?, form.json),
         Command::Networks(form) => show(&networks::gather(settings).await?, form.json),
+        Command::Dns(DnsCommand::Ls(ls)) => {
+            show(&dns::names(settings, ls.network).await?, ls.form.json);
+        }
+        Command::Dns(DnsCommand::Lookup(asked)) => return look_up(settings, asked).await,
         Command::Doctor(form) => return run_doctor(settings, form).await,
         Command::Reset(arguments) => return run_reset(settings, &arguments).await,
         // Handled before there was a runtime.
@@ -95,6 +103,23 @@ async fn show_status(settings: &Settings, form: Form) -> Result<u8, CommandError
     let (view, trouble) = status::gather(settings).await;
     show(&view, form.json);
     Ok(trouble.map_or(Exit::Success.code(), |error| error.code()))
+}
+
+/// A name that is not there is an answer, and decides the exit code.
+async fn look_up(settings: &Settings, asked: DnsLookupArguments) -> Result<u8, CommandError> {
+    let lookup = Lookup {
+        name: asked.name,
+        kind: asked.kind,
+        network: asked.network,
+        from: asked.from,
+    };
+    let view = dns::lookup(settings, &lookup).await?;
+    show(&view, asked.form.json);
+    Ok(if view.is_known() {
+        Exit::Success.code()
+    } else {
+        REFUSED
+    })
 }
 
 async fn run_doctor(settings: &Settings, form: Form) -> Result<u8, CommandError> {

@@ -21,7 +21,8 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes
 
    0   done; `doctor`: no errors found
-   1   refused as things are (the message says why); `doctor`: errors found
+   1   refused as things are (the message says why); `doctor`: errors found; `dns lookup`: no such
+       name
   64   the command line is wrong
   69   something that is needed does not answer: Drover, the engine, the cluster
   70   a bug
@@ -74,6 +75,21 @@ Example:
 /// Under `drover status --help`.
 pub(crate) const STATUS: &str = "\
 Ends with 69 when the coordinator does not answer.";
+
+/// Under `drover dns ls --help`.
+pub(crate) const DNS_LS: &str = "\
+GIVEN tells who is handed out now. Ids of containers are names, too; only --json lists them.
+
+Example:
+  drover dns ls --network app_default";
+
+/// Under `drover dns lookup --help`.
+pub(crate) const DNS_LOOKUP: &str = "\
+Nothing is sent. Ends with 1 when Drover has no such name: then it is up to Docker's own resolver.
+
+Examples:
+  drover dns lookup web --network app_default
+  drover dns lookup web --from app-worker-1";
 
 /// Under `drover doctor --help`.
 pub(crate) const DOCTOR: &str = "\

@@ -1,8 +1,9 @@
-//! What there is: `status`, `peers`, `ipam`, `networks`.
+//! What there is: `status`, `peers`, `ipam`, `networks`, `dns`.
 //!
 //! Each view gathers an answer, which is what `--json` writes, and renders it for a person. The fields of
 //! the answers are stable: a field may be added, none changes its name or meaning.
 
+pub(crate) mod dns;
 pub(crate) mod ipam;
 pub(crate) mod networks;
 pub(crate) mod peers;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod host;
+mod names;
 mod traffic;
 
 use drover_control_api::coordinator::{Finding, Severity};
@@ -20,7 +21,7 @@ pub(crate) enum Outcome {
 type Check = fn(&Facts) -> Outcome;
 
 /// Every check, in the order in which a fault leads to the next.
-pub(crate) const CHECKS: [(&str, Check); 13] = [
+pub(crate) const CHECKS: [(&str, Check); 14] = [
     ("processes", host::processes),
     ("sockets", host::sockets),
     ("engine", host::engine),
@@ -33,6 +34,7 @@ pub(crate) const CHECKS: [(&str, Check); 13] = [
     ("paths", traffic::paths),
     ("endpoints", traffic::endpoints),
     ("leases", traffic::leases),
+    ("names", names::names),
     // The coordinator sees the whole cluster, and judges what is cluster state.
     (
         "hosts, clocks, store, pools, keys, conflicts",

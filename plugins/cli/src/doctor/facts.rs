@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use drover_control_api::coordinator::{Examination, Examine, StatusAnswer};
+use drover_control_api::names::{NameReport, NameStatus};
 use drover_control_api::plugin::{
     EndpointTable, Endpoints, Identity, LeaseTable, Leases, PathTable, Paths,
 };
@@ -39,6 +40,7 @@ pub(crate) struct Facts {
     /// The endpoints that running containers have; `None` when the engine did not say.
     pub(crate) engine_endpoints: Option<BTreeSet<String>>,
     pub(crate) leases: Option<LeaseTable>,
+    pub(crate) names: Option<NameReport>,
     pub(crate) examination: Option<Examination>,
     pub(crate) vxlan_port: u16,
     pub(crate) now: u64,
@@ -84,6 +86,9 @@ pub(crate) async fn gather(settings: &Settings) -> Facts {
         endpoints,
         engine_endpoints,
         leases: ask(settings, Process::Ipam, &Leases {}, LIMIT).await.ok(),
+        names: ask(settings, Process::Names, &NameStatus {}, LIMIT)
+            .await
+            .ok(),
         examination: ask(settings, coordinator, &Examine {}, LIMIT).await.ok(),
         status,
         vxlan_port: settings.overlay.vxlan_port,

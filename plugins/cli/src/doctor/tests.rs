@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use drover_control_api::coordinator::{Examination, StatusAnswer};
+use drover_control_api::names::NameReport;
 use drover_control_api::plugin::{EndpointTable, Identity, LeaseTable, PathTable};
 use drover_daemon::VERSION;
 
@@ -31,6 +32,8 @@ fn clean() -> Facts {
     let mut paths: PathTable =
         serde_json::from_str(include_str!("../../tests/answers/paths.json")).unwrap();
     paths.paths.truncate(1);
+    let encryption = paths.paths[0].encryption.as_mut();
+    encryption.unwrap().degraded = None;
     let endpoint = "a".repeat(64);
     let endpoints: EndpointTable = answer(serde_json::json!({
         "networks": [{"network": "b".repeat(64), "pools": ["10.64.0.0/16"], "bridge": "br-bbbbbbbbbbbb", "mtu": 1500}],
@@ -62,6 +65,7 @@ fn clean() -> Facts {
         endpoints: Some(endpoints),
         engine_endpoints: Some(BTreeSet::from([endpoint])),
         leases: Some(leases),
+        names: Some(NameReport::default()),
         examination: Some(Examination::default()),
         vxlan_port: 4787,
         now: 100_000,
@@ -215,6 +219,12 @@ fn mtu_and_paths() {
             .2
             .contains("overlay.encapsulation")
     );
+    let (_, problem, remedy) = found(|facts| {
+        let path = &mut facts.paths.as_mut().unwrap().paths[0];
+        path.encryption.as_mut().unwrap().degraded = Some("it does not answer".to_owned());
+    });
+    assert!(problem.contains("web-2") && problem.contains("it does not answer"));
+    assert!(remedy.contains("udp 4740-4741") && remedy.contains("protocol 50"));
 }
 
 #[test]
@@ -246,6 +256,7 @@ fn what_cannot_be_learned_is_said_and_is_no_fault() {
     facts.status = None;
     facts.paths = None;
     facts.endpoints = None;
+    facts.names = None;
     facts.examination = None;
     facts.kernel = Err("cannot make a network namespace: run this as root".to_owned());
     let report = report(&facts);
@@ -272,4 +283,32 @@ fn what_the_coordinator_found_is_not_said_twice() {
         facts.examination.as_mut().unwrap().findings = vec![finding.clone(), finding];
     });
     assert_eq!(problem, "two networks have one name");
+}
+
+#[test]
+fn names_that_are_stale_refused_or_not_served() {
+    let (severity, problem, _) = found(|facts| {
+        facts.names.as_mut().unwrap().stale_since = Some(facts.now - 90);
+    });
+    assert_eq!(severity, Severity::Warning);
+    assert!(problem.contains("90 seconds ago"), "{problem}");
+    let sandbox = serde_json::json!({"sandbox": "/run/docker/netns/1", "container": null, "name": "web",
+        "networks": ["app"], "since": 1, "delay": 1, "hook": "absent", "complaint": null,
+        "counters": drover_control_api::names::NameCounters::default()});
+    let (severity, problem, _) = found(|facts| {
+        let names = facts.names.as_mut().unwrap();
+        names.sandboxes.push(answer(sandbox));
+    });
+    assert_eq!(severity, Severity::Error);
+    assert!(problem.contains("`web`"), "{problem}");
+    let refused = serde_json::json!({"name": "a b", "network": "app", "container": "web", "host": "h",
+        "reason": "it has a space"});
+    let (severity, problem, _) = found(|facts| {
+        facts.names.as_mut().unwrap().refused.push(answer(refused));
+    });
+    assert_eq!(severity, Severity::Warning);
+    assert!(
+        problem.contains("`a b`") && problem.contains("a space"),
+        "{problem}"
+    );
 }
