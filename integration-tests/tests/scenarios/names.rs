@@ -6,12 +6,23 @@ use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "what_docker_knows_resolves_with_and_without_the_name_service",
-    setup: Setup::Cluster,
-    needs: &[],
-    run: with_and_without,
-}];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "what_docker_knows_resolves_with_and_without_the_name_service",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: with_and_without,
+    },
+    Scenario {
+        name: "names_are_served_before_a_containers_first_process_runs",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: before_the_first_process,
+    },
+];
+
+/// A socket of ours in a container's namespace: where what is passed on goes, 127.0.0.11:53.
+const OURS: &str = "0B00007F:0035";
 
 /// Waits until a container is served.
 fn is_served(host: &Host, container: &str) -> Result<()> {
@@ -62,6 +73,25 @@ fn with_and_without(lab: &mut Lab) -> Result<()> {
         Ok(())
     })?;
     one.inside("ann", "ping -c 1 -W 1 cid")?;
-    one.run("docker rm -f ann bea cid && docker network rm plain app")?;
+    Ok(())
+}
+
+/// The first thing that a container does is to look for our socket.
+fn before_the_first_process(lab: &mut Lab) -> Result<()> {
+    lab.network("app", "")?;
+    let (one, _) = lab.pair()?;
+    for _ in 0..10 {
+        let sockets = one.run("docker run --rm --network app lab cat /proc/net/udp")?;
+        ensure!(sockets.contains(OURS), "too late: {sockets}");
+    }
+    // Of many that start at once none is forgotten. On engines up to 27 a sandbox is there only just before its
+    // process, which may be earlier then.
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do
+          docker run -d --network app --name many-$i lab sleep 1000000 >/dev/null &
+        done; wait";
+    one.run(script)?;
+    for number in 1..=10 {
+        is_served(one, &format!("many-{number}"))?;
+    }
     Ok(())
 }

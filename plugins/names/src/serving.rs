@@ -1,5 +1,6 @@
 //! Serving one sandbox: sockets in its namespace, and the table that brings queries to them.
 
+mod http;
 mod stream;
 mod udp;
 mod upstream;
@@ -40,7 +41,7 @@ pub(crate) struct Serving {
 }
 
 #[derive(Debug)]
-struct Tasks([JoinHandle<()>; 2]);
+struct Tasks([JoinHandle<()>; 3]);
 
 impl Drop for Tasks {
     fn drop(&mut self) {
@@ -64,8 +65,8 @@ impl Serving {
         sandbox: Arc<Sandbox>,
     ) -> Result<Self, ServingError> {
         let sockets = namespace.run(open).await.and_then(|opened| opened);
-        let (udp, tcp, upstream) = sockets.map_err(ServingError::Sockets)?;
-        let (udp, tcp, ports) = register(udp, tcp).map_err(ServingError::Sockets)?;
+        let (sockets, upstream) = sockets.map_err(ServingError::Sockets)?;
+        let (udp, [tcp, http], ports) = sockets.register().map_err(ServingError::Sockets)?;
         let shared = Shared {
             namespace: namespace.clone(),
             known,
@@ -76,7 +77,8 @@ impl Serving {
         let server = udp::Server::new(udp, upstream, shared.clone());
         let tasks = Tasks([
             task::spawn("udp", server.run()),
-            task::spawn("tcp", stream::run(tcp, shared)),
+            task::spawn("tcp", stream::run(tcp, shared.clone())),
+            task::spawn("http", http::run(http, shared)),
         ]);
         let opened = tokio::task::spawn_blocking(move || Interception::open(&namespace, ports));
         let interception = opened.await.map_err(io::Error::other);
@@ -97,23 +99,38 @@ impl Serving {
     }
 }
 
-/// In the namespace: where we are asked, and where we ask.
-fn open() -> io::Result<(StdSocket, StdListener, StdSocket)> {
-    let udp = StdSocket::bind((RESOLVER, 0))?;
-    let tcp = StdListener::bind((RESOLVER, 0))?;
-    Ok((udp, tcp, upstream::open()?))
+/// Where we are asked, as opened in the namespace.
+struct Sockets {
+    udp: StdSocket,
+    tcp: StdListener,
+    http: StdListener,
 }
 
-fn register(udp: StdSocket, tcp: StdListener) -> io::Result<(UdpSocket, TcpListener, Ports)> {
-    udp.set_nonblocking(true)?;
-    tcp.set_nonblocking(true)?;
-    let ports = Ports {
-        udp: udp.local_addr()?.port(),
-        tcp: tcp.local_addr()?.port(),
+/// In the namespace: where we are asked, and where we ask.
+fn open() -> io::Result<(Sockets, StdSocket)> {
+    let sockets = Sockets {
+        udp: StdSocket::bind((RESOLVER, 0))?,
+        tcp: StdListener::bind((RESOLVER, 0))?,
+        http: StdListener::bind((RESOLVER, 0))?,
     };
-    Ok((
-        UdpSocket::from_std(udp)?,
-        TcpListener::from_std(tcp)?,
-        ports,
-    ))
+    Ok((sockets, upstream::open()?))
+}
+
+impl Sockets {
+    /// As the runtime takes them.
+    fn register(self) -> io::Result<(UdpSocket, [TcpListener; 2], Ports)> {
+        self.udp.set_nonblocking(true)?;
+        self.tcp.set_nonblocking(true)?;
+        self.http.set_nonblocking(true)?;
+        let ports = Ports {
+            udp: self.udp.local_addr()?.port(),
+            tcp: self.tcp.local_addr()?.port(),
+            http: self.http.local_addr()?.port(),
+        };
+        let listeners = [
+            TcpListener::from_std(self.tcp)?,
+            TcpListener::from_std(self.http)?,
+        ];
+        Ok((UdpSocket::from_std(self.udp)?, listeners, ports))
+    }
 }

@@ -38,6 +38,7 @@ const PRIORITY: i32 = -310;
 /// Docker's resolver, in every container.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const DOMAIN: u16 = 53;
+const HTTP: u16 = 80;
 /// How long rules count that are not renewed.
 const LIFETIME: Duration = Duration::from_secs(2);
 /// The type of an IPv4 address in nft's numbers: for those who list the set.
@@ -53,6 +54,8 @@ pub struct Ports {
     pub udp: u16,
     /// For connections.
     pub tcp: u16,
+    /// For HTTP, which is asked for at port 80.
+    pub http: u16,
 }
 
 /// How the table goes away when this process dies.
@@ -230,28 +233,32 @@ fn chain() -> NetlinkMessage<NetfilterMessage> {
     said(chain, NLM_F_CREATE)
 }
 
-/// Four rules: queries to us, answers back from us, by datagram and by connection.
+/// Queries to us and answers back from us, by datagram and by connection; the same for HTTP.
 fn rules(ports: Ports, hold: Hold) -> Batch {
-    [(6_u8, ports.tcp, 16), (17, ports.udp, 6)]
-        .into_iter()
-        .flat_map(|(protocol, port, checksum)| {
-            let mut query = resolver(16, hold);
-            query.extend(protocol_is(protocol));
-            query.extend(port_is(2, DOMAIN));
-            query.extend([
-                load_mark(),
-                compare(Operator::NotEqual, &MARK.to_ne_bytes()),
-            ]);
-            query.push(untracked());
-            query.extend(rewrite(2, port, checksum));
-            let mut answer = resolver(12, hold);
-            answer.extend(protocol_is(protocol));
-            answer.extend(port_is(0, port));
-            answer.push(untracked());
-            answer.extend(rewrite(0, DOMAIN, checksum));
-            [rule(query), rule(answer)]
-        })
-        .collect()
+    [
+        (6_u8, DOMAIN, ports.tcp, 16),
+        (17, DOMAIN, ports.udp, 6),
+        (6, HTTP, ports.http, 16),
+    ]
+    .into_iter()
+    .flat_map(|(protocol, asked, port, checksum)| {
+        let mut query = resolver(16, hold);
+        query.extend(protocol_is(protocol));
+        query.extend(port_is(2, asked));
+        query.extend([
+            load_mark(),
+            compare(Operator::NotEqual, &MARK.to_ne_bytes()),
+        ]);
+        query.push(untracked());
+        query.extend(rewrite(2, port, checksum));
+        let mut answer = resolver(12, hold);
+        answer.extend(protocol_is(protocol));
+        answer.extend(port_is(0, port));
+        answer.push(untracked());
+        answer.extend(rewrite(0, asked, checksum));
+        [rule(query), rule(answer)]
+    })
+    .collect()
 }
 
 fn rule(expressions: Vec<Expressions>) -> NetlinkMessage<NetfilterMessage> {

@@ -96,6 +96,7 @@ fn queries_come_to_us_while_the_table_is_there() {
     let ports = Ports {
         udp: answering(0, "drover"),
         tcp,
+        http: 1,
     };
     for hold in [Hold::Owned, Hold::Renewed] {
         let (before, marked) = (Asker::new(None), Asker::new(Some(MARK)));
@@ -118,7 +119,11 @@ fn queries_come_to_us_while_the_table_is_there() {
 #[test]
 fn this_kernel_takes_the_table_away_with_its_owner() {
     let Some(namespace) = sandbox() else { return };
-    let ports = Ports { udp: 1, tcp: 1 };
+    let ports = Ports {
+        udp: 1,
+        tcp: 1,
+        http: 1,
+    };
     let interception = Interception::open(&namespace, ports).unwrap();
     if interception.hold() == Hold::Renewed {
         eprintln!("skipped: the kernel is older than 5.12");
@@ -136,6 +141,7 @@ fn rules_that_are_not_renewed_end() {
     let ports = Ports {
         udp: answering(0, "drover"),
         tcp: 1,
+        http: 1,
     };
     let interception = Interception::open_as(&namespace, ports, Hold::Renewed).unwrap();
     let asker = Asker::new(None);

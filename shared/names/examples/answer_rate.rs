@@ -1,4 +1,8 @@
 //! How many answers a second one core gives, without sockets: `cargo run --release -p drover-names --example answer_rate`.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an example has effects: it measures"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -108,7 +112,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let each = begun.elapsed() / count.max(1);
         let rate = f64::from(count) / begun.elapsed().as_secs_f64();
-        writeln!(out, "{what:<20} {rate:>10.0} a second, {each:?} each, {bytes} bytes")?;
+        writeln!(
+            out,
+            "{what:<20} {rate:>10.0} a second, {each:?} each, {bytes} bytes"
+        )?;
     }
     Ok(())
 }

@@ -230,6 +230,15 @@ impl Directory {
         }
     }
 
+    /// Whether a host gives signs of life.
+    pub(crate) fn standing_of(&self, host: &HostName) -> HostStanding {
+        match self.hosts.get(host) {
+            Some(host) if host.alive => HostStanding::Alive,
+            Some(_) => HostStanding::Away,
+            None => HostStanding::Gone,
+        }
+    }
+
     fn standing(&self, record: &ContainerRecord) -> HostStanding {
         match self.hosts.get(&record.host) {
             Some(host) if host.member != record.member => HostStanding::Gone,

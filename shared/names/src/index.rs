@@ -49,6 +49,14 @@ impl Network {
         self.members == 0
     }
 
+    /// Everybody on it, once.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
+        // Everybody has the first digits of an id as a name.
+        let claims = self.claims.values().flatten();
+        let own = claims.filter(|claim| claim.kind == NameKind::Id);
+        own.map(|claim| claim.place.as_ref())
+    }
+
     /// How many names it has.
     pub(crate) fn len(&self) -> usize {
         self.claims.len()

@@ -38,6 +38,7 @@
 mod directory;
 mod explain;
 mod index;
+mod metadata;
 mod name;
 mod place;
 mod resolve;
@@ -47,9 +48,16 @@ mod wire;
 use critical_section as _;
 
 pub use directory::Directory;
+pub use metadata::{Page, page};
 pub use name::NameError;
 pub use resolve::View;
 pub use wire::{Answer, Outcome, Reply, Transport, answer, refusal};
 
 /// How long an answer may be kept, seconds.
 pub const TTL: u32 = 1;
+
+/// Where a container asks about itself over HTTP. Nobody else can be called so.
+pub const METADATA_NAME: &str = "drover.internal";
+
+/// The address of that name: the resolver's, in every container.
+pub const METADATA_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 11);

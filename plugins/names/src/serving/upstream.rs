@@ -44,6 +44,8 @@ pub(super) struct Upstream {
     random: fastrand::Rng,
     opened: Instant,
     heard: Instant,
+    /// Whether the socket was refused, and is not replaced yet.
+    refused: bool,
 }
 
 /// A socket whose packets go to Docker's resolver; to be called in the namespace.
@@ -66,6 +68,7 @@ impl Upstream {
             random: fastrand::Rng::with_seed(seed),
             opened: Instant::now(),
             heard: Instant::now(),
+            refused: false,
         })
     }
 
@@ -127,6 +130,7 @@ impl Upstream {
                 Err(error) => {
                     // Nobody listens where packets of this socket go.
                     debug!(%error, "Docker's resolver refuses");
+                    self.refused = true;
                     if self.opened.elapsed() >= REFUSED {
                         self.replace().await;
                     }
@@ -145,13 +149,14 @@ impl Upstream {
             count(&self.shared.sandbox.counters.unanswered);
         }
         let silent = self.heard.elapsed().min(self.opened.elapsed()) >= SILENCE;
-        if silent && !self.waiting.is_empty() {
+        if (silent || self.refused) && !self.waiting.is_empty() {
             self.replace().await;
         }
     }
 
     async fn replace(&mut self) {
         self.opened = Instant::now();
+        self.refused = false;
         let opened = self
             .shared
             .namespace
@@ -171,9 +176,10 @@ impl Upstream {
         }
     }
 
-    fn send(&self, query: &[u8]) {
+    fn send(&mut self, query: &[u8]) {
         if let Err(error) = self.socket.try_send(query) {
-            // The next look asks again.
+            // The next look asks again, from another socket.
+            self.refused = true;
             debug!(%error, "cannot ask Docker's resolver");
         }
     }

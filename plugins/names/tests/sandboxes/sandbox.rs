@@ -155,6 +155,20 @@ impl Sandbox {
         stream
     }
 
+    /// What it reads at a path over HTTP.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let opened = self
+            .namespace
+            .enter(|| TcpStream::connect((RESOLVER, 80)).unwrap());
+        let mut stream = opened.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: drover.internal\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// What it is told when it asks for a name, from a new socket.
     pub(crate) fn ask(&self, name: &str) -> Vec<String> {
         ask_with(&self.client(), name).expect("an answer")

@@ -6,11 +6,11 @@ use hickory_proto::op::Query;
 use hickory_proto::rr::rdata::{A, AAAA, PTR, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::TTL;
 use crate::directory::Directory;
 use crate::name::fold_labels;
 use crate::place::Place;
 use crate::resolve::{Found, View, find, find_address};
+use crate::{METADATA_ADDRESS, METADATA_NAME, TTL};
 
 /// What is told.
 pub(crate) enum Told {
@@ -43,6 +43,13 @@ pub(crate) fn tell(directory: &Directory, view: &View, question: &Query, seed: u
     let Some(name) = fold_labels(question.name.iter()) else {
         return Told::PassOn;
     };
+    if let Some(head) = name.strip_suffix(METADATA_NAME) {
+        match head {
+            "" => return Told::Records(metadata_address(question), Vec::new()),
+            head if head.ends_with('.') => return Told::NoSuchName,
+            _ => {}
+        }
+    }
     if question.query_type == RecordType::SRV {
         return tell_services(directory, view, (question, &name), seed);
     }
@@ -50,6 +57,13 @@ pub(crate) fn tell(directory: &Directory, view: &View, question: &Query, seed: u
         return Told::PassOn;
     };
     Told::Records(addresses(&found, question), Vec::new())
+}
+
+fn metadata_address(question: &Query) -> Vec<Record> {
+    let is_asked = matches!(question.query_type, RecordType::A | RecordType::ANY);
+    let data = is_asked.then_some(RData::A(A(METADATA_ADDRESS)));
+    let record = |data| Record::from_rdata(question.name.clone(), TTL, data);
+    data.map(record).into_iter().collect()
 }
 
 fn addresses(found: &Found<'_>, question: &Query) -> Vec<Record> {

@@ -424,3 +424,53 @@ fn a_lookup_says_why() {
     assert!(directory.explain(&lookup("web", Some("nobody"))).is_err());
     assert!(directory.table(Some("nowhere")).is_err());
 }
+
+#[test]
+fn a_container_reads_about_itself_and_its_own_networks() {
+    use drover_names::{Page, page};
+
+    let directory = directory([
+        container(1, "shop-web-1", "a").service("shop", "web"),
+        container(2, "shop-web-2", "b")
+            .service("shop", "web")
+            .health(Health::Unhealthy),
+        container(3, "secret", "b").on("other"),
+    ]);
+    let asker = View {
+        container: Some(id(1)),
+        networks: vec![network("app")],
+    };
+    let text = |path: &str| match page(&directory, &asker, path) {
+        Some(Page::Text(text)) => text,
+        other => panic!("{path}: {other:?}"),
+    };
+    assert_eq!(text("/"), "containers\nhosts\nself\nservices\n");
+    assert_eq!(text("/self/name"), "shop-web-1\n");
+    assert_eq!(text("/self/networks/app/addresses"), "10.64.0.1\n");
+    assert_eq!(text("/services/"), "web\n");
+    assert_eq!(text("/services/web"), "0\n1\n");
+    assert_eq!(text("/services/web/1/state"), "unhealthy\n");
+    assert_eq!(text("/containers"), "shop-web-1\nshop-web-2\n");
+    assert_eq!(
+        text("/hosts/b/containers"),
+        "shop-web-2\n",
+        "own networks only"
+    );
+    assert!(page(&directory, &asker, "/containers/secret").is_none());
+    let Some(Page::Json(value)) = page(&directory, &asker, "/services.json") else {
+        panic!("no JSON");
+    };
+    assert_eq!(value["web"][0]["addresses"][0], "10.64.0.1");
+    let nobody = View::default();
+    assert_eq!(
+        page(&directory, &nobody, "/self"),
+        Some(Page::Text(String::new()))
+    );
+    let address = |name, kind| ask(&directory, &nobody, name, kind).map(|(_, it)| data(&it));
+    assert_eq!(
+        address("drover.internal", RecordType::A),
+        addresses(&["127.0.0.11"])
+    );
+    assert_eq!(address("drover.internal", RecordType::AAAA), addresses(&[]));
+    assert_eq!(address("notdrover.internal", RecordType::A), None);
+}
