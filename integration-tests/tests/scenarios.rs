@@ -25,6 +25,8 @@ mod networks;
 mod operator;
 #[path = "scenarios/ports.rs"]
 mod ports;
+#[path = "scenarios/registry.rs"]
+mod registry;
 #[path = "scenarios/removal.rs"]
 mod removal;
 #[path = "scenarios/restarts.rs"]
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         every(underlay::SCENARIOS),
         every(networks::SCENARIOS),
         every(removal::SCENARIOS),
+        every(registry::SCENARIOS),
         every(names::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
