@@ -19,6 +19,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         needs: &[],
         run: before_the_first_process,
     },
+    Scenario {
+        name: "containers_of_both_hosts_are_found_by_name",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: across_hosts,
+    },
 ];
 
 /// A socket of ours in a container's namespace: where what is passed on goes, 127.0.0.11:53.
@@ -93,5 +99,43 @@ fn before_the_first_process(lab: &mut Lab) -> Result<()> {
     for number in 1..=10 {
         is_served(one, &format!("many-{number}"))?;
     }
+    Ok(())
+}
+
+/// Names, aliases and ids lead to containers of either host, at once after their start, and no more after their end.
+fn across_hosts(lab: &mut Lab) -> Result<()> {
+    let (ann, bob) = lab.two_sleepers("app")?;
+    let (one, two) = lab.pair()?;
+    for (host, asker, name, address) in [(one, "ann", "bob", &bob), (two, "bob", "ann", &ann)] {
+        for name in [name.to_owned(), format!("{name}.app")] {
+            let what = format!("{asker} finds {name}");
+            wait::until(&what, wait::seconds(5), || {
+                let said = host.inside(asker, &format!("ping -c 1 -W 1 {name}"))?;
+                ensure!(said.contains(address.as_str()), "it says {said}");
+                Ok(())
+            })?;
+        }
+    }
+    for number in 0..5 {
+        let name = format!("late-{number}");
+        two.sleeper(&name, "--network app --network-alias shared")?;
+        wait::until(&format!("ann finds {name}"), wait::seconds(1), || {
+            one.inside("ann", &format!("ping -c 1 -W 1 {name}"))
+        })?;
+    }
+    // What a container asks first is answered, by name and by alias.
+    one.run("docker run --rm --network app lab ping -c 1 -W 1 bob")?;
+    one.run("docker run --rm --network app lab ping -c 1 -W 1 shared")?;
+    two.run("docker rm -f late-0")?;
+    wait::until("late-0 is forgotten", wait::seconds(2), || {
+        one.attempt("docker exec ann ping -c 1 -W 1 late-0")?
+            .failed()
+    })?;
+    // With nobody to answer for us, names of the own host go on, and all is well when we are back.
+    one.kill("drover-names", "KILL")?;
+    one.inside("ann", "ping -c 1 -W 1 ann")?;
+    wait::until("ann finds bob again", wait::seconds(5), || {
+        one.inside("ann", "ping -c 1 -W 1 bob")
+    })?;
     Ok(())
 }
