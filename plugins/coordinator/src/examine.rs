@@ -12,6 +12,7 @@ use drover_model::Pool;
 use crate::Coordinator;
 use crate::confirm::addresses_in_use;
 use crate::context::now;
+use crate::registry::State;
 use crate::{membership, status};
 
 /// How far clocks may be apart, in seconds, before somebody should know.
@@ -22,6 +23,8 @@ const CLOCK_ERROR: u64 = 120;
 const FULL: u64 = 80;
 /// A lease that is not in use is a leak when it is as old as this, in seconds.
 const LEAK: u64 = 600;
+/// From here on what waits to be written is worth telling, in seconds.
+const BEHIND: u64 = 5;
 /// How long a plugin may take.
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -49,6 +52,7 @@ pub async fn examine(coordinator: &Coordinator) -> Examination {
     );
     findings.extend(table.conflicts.into_iter().map(conflict));
     findings.extend(context.keys.findings());
+    findings.extend(registry(&coordinator.registry.state(), now()));
     findings.extend(addresses(coordinator).await);
     findings.extend(
         membership::certificate_expires_at(&context.settings).and_then(|end| {
@@ -192,6 +196,33 @@ fn look_at_network(status: &NetworkStatus, hosts: &[HostStatus]) -> Vec<Finding>
         .collect()
 }
 
+/// Whether this host's containers are written down, and in full.
+fn registry(state: &State, now: u64) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(since) = state
+        .behind_since
+        .filter(|since| since.saturating_add(BEHIND) < now)
+    {
+        let age = now.saturating_sub(since);
+        findings.push(finding(
+            Severity::Warning,
+            format!("what happened to containers of this host in the last {age} s is not known to other hosts"),
+            "the cluster's store must answer: start the hosts that run etcd, and check that its port is open",
+        ));
+    }
+    if state.labels_left_out > 0 {
+        findings.push(finding(
+            Severity::Warning,
+            format!(
+                "{} labels of containers of this host are too long for the registry and were left out",
+                state.labels_left_out
+            ),
+            "keep the labels of a container under 16 KiB together",
+        ));
+    }
+    findings
+}
+
 async fn addresses(coordinator: &Coordinator) -> Vec<Finding> {
     let context = &coordinator.context;
     let Ok(table) = control::call(&context.ipam, &Leases {}, LIMIT).await else {
@@ -294,6 +325,18 @@ mod tests {
             look_at_pools(std::slice::from_ref(&pool), &blocks[..12]).len(),
             0
         );
+    }
+
+    #[test]
+    fn a_registry_that_is_behind_or_cut_is_a_finding() {
+        let mut state = State::default();
+        assert!(registry(&state, 100).is_empty());
+        state.behind_since = Some(98);
+        assert!(registry(&state, 100).is_empty());
+        assert!(registry(&state, 110)[0].problem.contains("12 s"));
+        state.behind_since = None;
+        state.labels_left_out = 3;
+        assert!(registry(&state, 100)[0].problem.starts_with("3 labels"));
     }
 
     #[test]
