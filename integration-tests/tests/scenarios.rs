@@ -61,10 +61,10 @@ fn main() -> ExitCode {
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),
         newest(encryption_mtu::SCENARIOS),
+        newest(encryption_paths::SCENARIOS),
         newest(faults::SCENARIOS),
         every(crashes::SCENARIOS),
         every(restarts::SCENARIOS),
-        newest(encryption_paths::SCENARIOS),
         newest(operator::SCENARIOS),
         newest(membership::SCENARIOS),
     ];
