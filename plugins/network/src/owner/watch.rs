@@ -30,6 +30,10 @@ use super::{Command, Owner};
 const CALM: Duration = Duration::from_secs(10);
 /// How soon again when one is silent.
 const UNSURE: Duration = Duration::from_secs(2);
+/// How soon it is looked whether a round is over that is under way.
+const AGAIN: Duration = Duration::from_millis(200);
+/// A round that takes longer will not end any more.
+const LOST: Duration = Duration::from_secs(60);
 /// A path that is silent this often is doubted.
 const SILENT: u32 = 2;
 /// A path that answers this often in a row is trusted again: five minutes.
@@ -39,6 +43,8 @@ const TRUSTED: u32 = 30;
 #[derive(Debug)]
 pub(super) struct Watch {
     next: Instant,
+    /// Since when a round is under way. There is one at a time, so that an answer is never to an earlier question.
+    asking: Option<Instant>,
     doubted: BTreeSet<HostName>,
     /// Answers in a row.
     answers: BTreeMap<HostName, u32>,
@@ -51,6 +57,7 @@ impl Default for Watch {
         let (answers, silences) = (BTreeMap::new(), BTreeMap::new());
         Self {
             next: Instant::now() + UNSURE,
+            asking: None,
             doubted: BTreeSet::new(),
             answers,
             silences,
@@ -109,6 +116,11 @@ impl Owner {
 
     /// Begins to probe; the answers come as a command.
     pub(super) async fn probe(&mut self) {
+        let asking = self.watch.asking.filter(|since| since.elapsed() < LOST);
+        if asking.is_some() {
+            self.watch.next = Instant::now() + AGAIN;
+            return;
+        }
         self.watch.next = Instant::now() + CALM;
         self.meet_sizes();
         self.meet_ways().await;
@@ -117,16 +129,17 @@ impl Owner {
             return;
         };
         let (prober, myself) = (kernel.prober(), self.myself.clone());
+        self.watch.asking = Some(Instant::now());
         task::spawn("probe", async move {
-            match prober.ask(targets).await {
-                Ok(probed) => {
-                    let told = myself
-                        .upgrade()
-                        .is_some_and(|owner| owner.send(Command::Probed(probed)).is_ok());
-                    debug!(told, "paths were probed");
-                }
-                Err(error) => warn!(%error, "paths cannot be probed"),
-            }
+            // Nothing was asked then, and nothing follows.
+            let probed = prober.ask(targets).await.unwrap_or_else(|error| {
+                warn!(%error, "paths cannot be probed");
+                Probed::default()
+            });
+            let told = myself
+                .upgrade()
+                .is_some_and(|owner| owner.send(Command::Probed(probed)).is_ok());
+            debug!(told, "paths were probed");
         });
     }
 
@@ -153,6 +166,10 @@ impl Owner {
 
     /// Draws the conclusions from answers.
     pub(super) async fn probed(&mut self, probed: &Probed) {
+        self.watch.asking = None;
+        if probed.asked.is_empty() {
+            return;
+        }
         self.encryption_answered(probed).await;
         let answers = probed.answered.iter().filter(|target| target.mark == 0);
         let answers: BTreeSet<_> = answers.map(|target| target.address).collect();
