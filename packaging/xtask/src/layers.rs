@@ -13,6 +13,7 @@ use serde_json::Value;
 /// The libraries and their heights. A new one is put in here on purpose.
 const HEIGHTS: &[(&str, u8)] = &[
     ("drover-model", 0),
+    ("drover-backup-protocol", 1),
     ("drover-control-api", 1),
     ("drover-ipsec", 1),
     ("drover-plugin-protocol", 1),
