@@ -30,6 +30,7 @@ pub enum IdError {
     },
 }
 
+/// Writes the type of an id of hexadecimal digits.
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $length:literal) => {
         $(#[$doc])*
@@ -91,6 +92,8 @@ macro_rules! hex_id {
         }
     };
 }
+
+pub(crate) use hex_id;
 
 hex_id!(
     /// Docker's id of one host's copy of a network: 64 hexadecimal digits, different on every host.

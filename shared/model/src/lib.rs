@@ -8,9 +8,15 @@ mod host;
 mod id;
 mod network;
 mod option;
+mod size;
+mod volume;
 
 pub use address::{Block, Family, MacAddress, Pool, PoolError};
 pub use host::{HostIndex, HostName, HostNameError};
 pub use id::{EndpointId, IdError, LogicalNetworkId, NetworkId};
 pub use network::{Encapsulation, Encryption, Mtu, NetworkOptions, OptionError};
 pub use option::nearest;
+pub use size::{ByteSize, SizeError};
+pub use volume::{
+    BackendKind, FileSystem, SnapshotId, SnapshotName, VolumeId, VolumeName, VolumeNameError,
+};

@@ -1,0 +1,13 @@
+//! Where volumes lie: one trait, [`Backend`], and what implements it.
+//!
+//! A backend does what it is told, on the disk, and keeps no record of its own: what there is it reads from the disk, and
+//! a volume or snapshot that is half made is not there ([`Backend::objects`]). Calls block; callers run them on threads
+//! that may. Everything made here is marked as ours, and nothing unmarked is touched.
+
+mod backend;
+mod error;
+
+pub use backend::{
+    Abilities, Access, Backend, Object, PoolState, Shape, SnapshotRef, Source, Usage,
+};
+pub use error::{Error, ErrorKind, Result};
