@@ -17,6 +17,7 @@ const HEIGHTS: &[(&str, u8)] = &[
     ("drover-control-api", 1),
     ("drover-ipsec", 1),
     ("drover-plugin-protocol", 1),
+    ("drover-thin-metadata", 1),
     ("drover-allocation", 2),
     ("drover-names", 2),
     ("drover-overlay", 2),
