@@ -161,7 +161,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// When the pool is not usable.
     fn objects(&self) -> Result<BTreeSet<Object>>;
 
-    /// Removes what a kill left half made, and what was removed and is not gone yet. Nothing else may be under way.
+    /// Removes what a kill left half made, and has the space of what was removed freed soon. Nothing else may be under way.
     ///
     /// # Errors
     /// When the pool is not usable.

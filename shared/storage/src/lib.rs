@@ -5,9 +5,17 @@
 //! that may. Everything made here is marked as ours, and nothing unmarked is touched.
 
 mod backend;
+mod btrfs;
+mod directory;
 mod error;
+pub mod loop_file;
+pub mod mounts;
+pub mod program;
+pub mod walk;
 
 pub use backend::{
     Abilities, Access, Backend, Object, PoolState, Shape, SnapshotRef, Source, Usage,
 };
+pub use btrfs::{Btrfs, LoopPool, is_btrfs};
+pub use directory::Directory;
 pub use error::{Error, ErrorKind, Result};

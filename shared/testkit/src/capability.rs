@@ -15,6 +15,13 @@ const ENCRYPTION: &str = "ip link add drover-i type xfrm if_id 1
     ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x60000001 mode tunnel if_id 1 \
         aead 'rfc4106(gcm(aes))' 0x$(head -c 36 /dev/urandom | od -An -tx1 | tr -d ' \\n') 128";
 
+/// A btrfs in a loop file, mounted; both go with the trial.
+const BTRFS: &str = "file=$(mktemp)
+    trap 'rm -f \"$file\"' EXIT
+    truncate -s 256M \"$file\"
+    mkfs.btrfs -q \"$file\"
+    mount -o loop \"$file\" /mnt";
+
 /// Something that a test needs of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
@@ -36,11 +43,13 @@ pub enum Capability {
     Dockerd,
     /// The program `qemu-system-x86_64`.
     Qemu,
+    /// Loop devices, and btrfs with the program that makes one.
+    Btrfs,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Namespaces,
         Self::Vxlan,
         Self::Nftables,
@@ -50,6 +59,7 @@ impl Capability {
         Self::Etcd,
         Self::Dockerd,
         Self::Qemu,
+        Self::Btrfs,
     ];
 
     /// Its name in `DROVER_REQUIRE`.
@@ -65,6 +75,7 @@ impl Capability {
             Self::Etcd => "etcd",
             Self::Dockerd => "dockerd",
             Self::Qemu => "qemu",
+            Self::Btrfs => "btrfs",
         }
     }
 
@@ -96,6 +107,7 @@ impl Capability {
             Self::Etcd => without_program("etcd"),
             Self::Dockerd => without_program("dockerd"),
             Self::Qemu => without_program("qemu-system-x86_64"),
+            Self::Btrfs => without_program("mkfs.btrfs").or_else(|| in_namespace(BTRFS)),
         }
     }
 }

@@ -1,0 +1,488 @@
+//! Btrfs: a volume is a subvolume, a snapshot a read-only one, a limit of size a quota of what a subvolume refers to.
+//!
+//! ```text
+//! BASE/volumes/ID              a volume
+//! BASE/snapshots/VOLUME/ID     a snapshot; with `.new` or `.gone` behind it one that is being made, or is going
+//! BASE/staging/...             the same of volumes: nothing there is anything yet, or any more
+//! ```
+//! The kernel moves a read-only subvolume to no other directory, and takes only one snapshot at a time into one.
+//!
+//! BASE lies on a btrfs that was there, or is the root of one on a loop file ([`pool`]). Quotas are turned on with the
+//! first volume that has a limit: they make every write of the whole file system dearer.
+
+mod instant;
+mod pool;
+mod request;
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use drover_model::{BackendKind, ByteSize};
+use drover_model::{SnapshotId, VolumeId};
+use nix::errno::Errno;
+use tracing::{debug, warn};
+
+use crate::backend::{
+    Abilities, Access, Backend, Object, PoolState, Shape, SnapshotRef, Source, Usage,
+};
+use crate::error::{Error, Result};
+use crate::mounts;
+
+pub(crate) use pool::plain_state;
+pub use pool::{LoopPool, is_btrfs};
+
+/// Volumes on a btrfs.
+#[derive(Debug)]
+pub struct Btrfs {
+    base: PathBuf,
+    /// The file that the file system lies in, when it does in one.
+    loop_file: Option<PathBuf>,
+    /// Whether something was removed whose space is not free yet.
+    removed: AtomicBool,
+}
+
+impl Btrfs {
+    /// Volumes below a directory of a btrfs that is mounted.
+    ///
+    /// # Errors
+    /// When the directory is on another file system, or cannot be written.
+    pub fn open(base: &Path) -> Result<Self> {
+        mounts::make_directory(base)?;
+        if !is_btrfs(base)? {
+            return Err(Error::Unavailable(format!(
+                "`{}` is not on a btrfs",
+                base.display()
+            )));
+        }
+        Self::at(base, None)
+    }
+
+    /// Volumes on a btrfs in a loop file, which is made and mounted where it is not.
+    ///
+    /// # Errors
+    /// When it cannot be made or mounted.
+    pub fn open_loop(pool: &LoopPool) -> Result<Self> {
+        let base = pool.mount()?;
+        Self::at(&base, Some(pool.file.clone()))
+    }
+
+    fn at(base: &Path, loop_file: Option<PathBuf>) -> Result<Self> {
+        let backend = Self {
+            base: base.to_owned(),
+            loop_file,
+            removed: AtomicBool::new(false),
+        };
+        for folder in ["volumes", "snapshots", "staging"] {
+            mounts::make_directory(&backend.base.join(folder))?;
+        }
+        Ok(backend)
+    }
+
+    fn path(&self, object: &Object) -> PathBuf {
+        match object {
+            Object::Volume(volume) => self.base.join("volumes").join(volume.as_str()),
+            Object::Snapshot(it) => self.snapshots_of(&it.volume).join(it.snapshot.as_str()),
+        }
+    }
+
+    fn volume_path(&self, volume: &VolumeId) -> PathBuf {
+        self.base.join("volumes").join(volume.as_str())
+    }
+
+    fn snapshots_of(&self, volume: &VolumeId) -> PathBuf {
+        self.base.join("snapshots").join(volume.as_str())
+    }
+
+    fn existing(&self, object: &Object) -> Result<PathBuf> {
+        let path = self.path(object);
+        if path.is_dir() {
+            Ok(path)
+        } else {
+            Err(Error::NotFound(object.to_string()))
+        }
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.base.join("staging")
+    }
+
+    /// A free place in staging: what lies there is removed.
+    fn stage(&self, name: &OsStr) -> Result<PathBuf> {
+        let path = self.staging().join(name);
+        self.clear(&path)?;
+        Ok(path)
+    }
+
+    /// Removes the subvolume at a path, if there is one.
+    fn clear(&self, path: &Path) -> Result<()> {
+        if path.exists() {
+            self.destroy(path)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a volume in staging, sets its limit, and puts it in its place.
+    fn make(
+        &self,
+        volume: &VolumeId,
+        size: Option<ByteSize>,
+        make: impl FnOnce(&File, &OsStr) -> nix::Result<()>,
+    ) -> Result<()> {
+        let place = self.volume_path(volume);
+        if place.exists() {
+            return Ok(());
+        }
+        let name = OsString::from(volume.as_str());
+        let staged = self.stage(&name)?;
+        let folder = open(&self.staging())?;
+        make(&folder, &name).map_err(|errno| self.no_room("make the subvolume", &staged, errno))?;
+        if let Some(size) = size {
+            self.limit(&staged, size)?;
+        }
+        rename(&staged, &place)
+    }
+
+    fn limit(&self, subvolume: &Path, size: ByteSize) -> Result<()> {
+        let root = open(&self.base)?;
+        let tree = tree_of(subvolume)?;
+        let refused = |errno: Errno| Error::system("limit the size of", subvolume)(errno.into());
+        match request::limit(&root, tree, size.bytes()) {
+            // Quotas are off, or have never been on.
+            Err(Errno::ENOTCONN | Errno::EINVAL | Errno::ENOENT) => {
+                request::enable_quotas(&root).map_err(refused)?;
+                request::wait_for_quotas(&root).map_err(refused)?;
+                request::limit(&root, tree, size.bytes()).map_err(refused)
+            }
+            other => other.map_err(refused),
+        }
+    }
+
+    /// A failure, which on a full pool says so.
+    fn no_room(&self, action: &'static str, path: &Path, errno: Errno) -> Error {
+        match errno {
+            Errno::ENOSPC | Errno::EDQUOT => Error::Full(format!(
+                "there is no room left on `{}`",
+                self.place().display()
+            )),
+            Errno::EROFS => Error::Unavailable(format!(
+                "the btrfs at `{}` is read-only: see the kernel's log for the error that made it so",
+                self.base.display()
+            )),
+            other => Error::system(action, path)(other.into()),
+        }
+    }
+
+    fn place(&self) -> &Path {
+        self.loop_file.as_deref().unwrap_or(&self.base)
+    }
+
+    /// Removes a subvolume, whatever is in it, and its quota group if that goes already.
+    fn destroy(&self, path: &Path) -> Result<()> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::NotFound(format!("`{}`", path.display())));
+        };
+        let parent = open(folder)?;
+        let tree = tree_of(path)?;
+        match request::destroy(&parent, name) {
+            // Subvolumes of its own, which anybody may make in it.
+            Err(Errno::ENOTEMPTY) => {
+                let failed = |errno: Errno| Error::system("empty", path)(errno.into());
+                request::make_writable(&open(path)?).map_err(failed)?;
+                fs::remove_dir_all(path).map_err(Error::system("empty", path))?;
+            }
+            Err(Errno::ENOENT) => {}
+            other => other.map_err(|errno| Error::system("remove", path)(errno.into()))?,
+        }
+        self.removed.store(true, Ordering::Relaxed);
+        // Newer kernels remove it themselves; it may be counted for a while yet, and then `tidy` comes later.
+        if let Err(errno) = request::forget_quota(&open(&self.base)?, tree) {
+            debug!(tree, %errno, "the quota group stays for now");
+        }
+        Ok(())
+    }
+
+    fn refuse_mounted(&self, object: &Object) -> Result<()> {
+        let path = self.existing(object)?;
+        for mount in mounts::list()? {
+            if mount.file_system == "btrfs"
+                && mount
+                    .root
+                    .ends_with(path.strip_prefix(&self.base).unwrap_or(&path))
+                && mounts::is_same(&mount.at, &path).unwrap_or(false)
+            {
+                return Err(Error::Busy(object.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every subvolume of ours, unfinished ones included.
+    fn subvolumes(&self) -> Result<Vec<PathBuf>> {
+        let mut all = entries(&self.base.join("volumes"))?;
+        all.extend(entries(&self.staging())?);
+        for (_, folder) in entries(&self.base.join("snapshots"))? {
+            all.extend(entries(&folder)?);
+        }
+        Ok(all.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Quota groups of subvolumes that are gone; they cost time at every commit.
+    fn forget_quotas(&self) -> Result<()> {
+        let root = open(&self.base)?;
+        let failed = |errno: Errno| Error::system("list the quotas of", &self.base)(errno.into());
+        if !request::has_quotas(&root).map_err(failed)? {
+            return Ok(());
+        }
+        let mut used = BTreeSet::new();
+        for path in self.subvolumes()? {
+            used.insert(tree_of(&path)?);
+        }
+        let mut first = 256;
+        loop {
+            let groups = request::groups(&root, first).map_err(failed)?;
+            let Some(last) = groups.last() else {
+                return Ok(());
+            };
+            first = last.tree + 1;
+            // On a file system of somebody else's most groups are not ours, and one that is in use cannot be removed.
+            let gone = groups.iter().filter(|group| {
+                self.loop_file.is_some() && !used.contains(&group.tree) && group.referenced == 0
+            });
+            for group in gone {
+                if let Err(errno) = request::forget_quota(&root, group.tree) {
+                    debug!(tree = group.tree, %errno, "a quota group stays");
+                }
+            }
+        }
+    }
+}
+
+impl Backend for Btrfs {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Btrfs
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            snapshots: true,
+            no_size_limit: None,
+            needs_size: false,
+            file_systems: &[],
+        }
+    }
+
+    fn create(&self, volume: &VolumeId, shape: &Shape) -> Result<()> {
+        self.make(volume, shape.size, request::create)
+    }
+
+    fn clone_object(&self, volume: &VolumeId, source: &Source, shape: &Shape) -> Result<()> {
+        let subvolume = open(&self.existing(source)?)?;
+        self.make(volume, shape.size, |folder, name| {
+            request::snapshot(&subvolume, folder, name, false)
+        })
+    }
+
+    fn remove(&self, object: &Object) -> Result<()> {
+        let path = self.path(object);
+        if !path.exists() {
+            return Ok(());
+        }
+        self.refuse_mounted(object)?;
+        let (gone, folder) = match object {
+            Object::Volume(volume) => (self.staging().join(format!("{volume}.gone")), None),
+            Object::Snapshot(it) => {
+                let folder = self.snapshots_of(&it.volume);
+                (folder.join(format!("{}.gone", it.snapshot)), Some(folder))
+            }
+        };
+        self.clear(&gone)?;
+        rename(&path, &gone)?;
+        self.destroy(&gone)?;
+        if let Some(folder) = folder {
+            remove_if_empty(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, snapshots: &[SnapshotRef]) -> Result<()> {
+        let mut plan = Vec::new();
+        let mut there = Vec::new();
+        for it in snapshots {
+            let object = Object::Snapshot(it.clone());
+            let place = self.path(&object);
+            if place.exists() {
+                there.push(object);
+            }
+            plan.push(instant::Wanted {
+                subvolume: self.existing(&Object::Volume(it.volume.clone()))?,
+                folder: self.snapshots_of(&it.volume),
+                name: OsString::from(format!("{}.new", it.snapshot)),
+                place,
+            });
+        }
+        if there.len() == snapshots.len() {
+            return Ok(());
+        }
+        // Some of an earlier attempt would be of another instant.
+        for object in &there {
+            self.remove(object)?;
+        }
+        instant::take(self, &plan)?;
+        plan.iter()
+            .try_for_each(|it| rename(&it.staged(), &it.place))
+    }
+
+    fn rollback(&self, snapshot: &SnapshotRef) -> Result<()> {
+        let volume = Object::Volume(snapshot.volume.clone());
+        let place = self.existing(&volume)?;
+        let source = self.existing(&Object::Snapshot(snapshot.clone()))?;
+        self.refuse_mounted(&volume)?;
+        let root = open(&self.base)?;
+        let name = OsString::from(format!("{}.rollback", snapshot.volume));
+        let staged = self.stage(&name)?;
+        let limited = limit_of(&root, &place)?;
+        let made = request::snapshot(&open(&source)?, &open(&self.staging())?, &name, false);
+        made.map_err(|errno| self.no_room("make the subvolume", &staged, errno))?;
+        if let Some(size) = limited {
+            self.limit(&staged, size)?;
+        }
+        exchange(&staged, &place)?;
+        self.destroy(&staged)
+    }
+
+    fn resize(&self, volume: &VolumeId, size: ByteSize) -> Result<()> {
+        let object = Object::Volume(volume.clone());
+        let path = self.existing(&object)?;
+        let used = self.usage(&object)?.used;
+        if used.is_some_and(|used| used > size.bytes()) {
+            return Err(Error::Invalid(format!(
+                "{object} has more on it than {size}: remove something first"
+            )));
+        }
+        self.limit(&path, size)
+    }
+
+    fn usage(&self, object: &Object) -> Result<Usage> {
+        let path = self.existing(object)?;
+        let root = open(&self.base)?;
+        let counted = request::counted(&root, tree_of(&path)?)
+            .map_err(|errno| Error::system("read the quota of", &path)(errno.into()))?;
+        Ok(counted.map_or_else(Usage::default, |it| Usage {
+            used: Some(it.referenced),
+            exclusive: Some(it.exclusive),
+        }))
+    }
+
+    fn attach(&self, object: &Object, at: &Path, access: Access) -> Result<()> {
+        mounts::bind(&self.existing(object)?, at, access)
+    }
+
+    fn detach(&self, _object: &Object, at: &Path) -> Result<()> {
+        mounts::release(at)
+    }
+
+    fn objects(&self) -> Result<BTreeSet<Object>> {
+        let mut objects = BTreeSet::new();
+        for (name, _) in entries(&self.base.join("volumes"))? {
+            if let Ok(volume) = name.parse::<VolumeId>() {
+                objects.insert(Object::Volume(volume));
+            }
+        }
+        for (volume, folder) in entries(&self.base.join("snapshots"))? {
+            let Ok(volume) = volume.parse::<VolumeId>() else {
+                continue;
+            };
+            for (name, _) in entries(&folder)? {
+                if let Ok(snapshot) = name.parse::<SnapshotId>() {
+                    let volume = volume.clone();
+                    objects.insert(Object::Snapshot(SnapshotRef { volume, snapshot }));
+                }
+            }
+        }
+        Ok(objects)
+    }
+
+    fn tidy(&self) -> Result<()> {
+        let mut left = entries(&self.staging())?;
+        for (_, folder) in entries(&self.base.join("snapshots"))? {
+            let unfinished = |(name, _): &(String, PathBuf)| name.parse::<SnapshotId>().is_err();
+            left.extend(entries(&folder)?.into_iter().filter(unfinished));
+        }
+        for (name, path) in left {
+            if let Err(error) = self.destroy(&path) {
+                warn!(name, %error, "what is left of a volume could not be removed");
+            }
+        }
+        for (_, folder) in entries(&self.base.join("snapshots"))? {
+            remove_if_empty(&folder)?;
+        }
+        if self.removed.swap(false, Ordering::Relaxed) {
+            request::sync(&open(&self.base)?)
+                .map_err(|errno| Error::system("sync", &self.base)(errno.into()))?;
+        }
+        self.forget_quotas()
+    }
+
+    fn pool(&self) -> Result<PoolState> {
+        pool::state(&self.base, self.loop_file.as_deref())
+    }
+
+    fn device(&self, object: &Object) -> Result<Option<PathBuf>> {
+        self.existing(object).map(|_| None)
+    }
+}
+
+/// The folder of the snapshots of a volume goes with the last of them.
+fn remove_if_empty(folder: &Path) -> Result<()> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::system("remove", folder)),
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(Error::system("open", path))
+}
+
+fn tree_of(path: &Path) -> Result<u64> {
+    let root = open(path)?;
+    request::subvolume(&root)
+        .map(|it| it.tree)
+        .map_err(|errno| Error::system("identify", path)(errno.into()))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::system("put in place", to))
+}
+
+/// Puts each of two directories in the place of the other.
+fn exchange(one: &Path, other: &Path) -> Result<()> {
+    let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+    let here = nix::fcntl::AT_FDCWD;
+    nix::fcntl::renameat2(here, one, here, other, flags)
+        .map_err(|errno| Error::system("put in place", other)(errno.into()))
+}
+
+/// The limit of a subvolume; `None` without one.
+fn limit_of(root: &File, path: &Path) -> Result<Option<ByteSize>> {
+    let limit = request::limit_of(root, tree_of(path)?)
+        .map_err(|errno| Error::system("read the limit of", path)(errno.into()))?;
+    Ok(limit.and_then(|bytes| ByteSize::new(bytes).ok()))
+}
+
+/// The names of a directory and their paths.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let failed = |error: io::Error| Error::system("list", folder)(error);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(|error| Error::system("list", folder)(error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        all.push((name, entry.path()));
+    }
+    Ok(all)
+}
