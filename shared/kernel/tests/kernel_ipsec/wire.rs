@@ -32,6 +32,8 @@ pub(crate) struct Seen {
     pub(crate) bare: usize,
     /// ESP in UDP.
     pub(crate) in_udp: usize,
+    /// Of these, those over IPv4 that have a checksum, which none has (RFC 3948).
+    pub(crate) summed: usize,
     /// Packets with the marker in them.
     pub(crate) clear: usize,
     /// Fragments.
@@ -140,7 +142,12 @@ impl Seen {
             .map(|port| u16::from_be_bytes([port[0], port[1]]));
         match protocol {
             50 => self.bare += 1,
-            17 if port.is_some_and(|port| ports.contains(&port)) => self.in_udp += 1,
+            17 if port.is_some_and(|port| ports.contains(&port)) => {
+                self.in_udp += 1;
+                let four = frame.get(12) == Some(&0x08);
+                let none = payload.get(6..8) == Some(&[0, 0]);
+                self.summed += usize::from(four && !none);
+            }
             _ => {}
         }
     }

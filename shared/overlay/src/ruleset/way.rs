@@ -42,13 +42,16 @@ pub(super) fn rules(desired: &Desired) -> Option<Rules> {
             format!("map {map}_{part} {{ type {family} . inet_service : {data}; }}")
         })
     });
+    // Whoever writes a port mends the checksum, also that of ESP in UDP over IPv4, which is 0 for none (RFC 3948, section 2.1): it
+    // would be a wrong one then, and a NAT that looks at it drops the packet.
+    let checksum = if six { "" } else { " udp checksum set 0" };
     let change = |map: &'static str| {
         let key = format!("{ip} daddr . udp sport map @{map}");
         Chain {
             name: map,
             hook: None,
             rules: vec![
-                format!("udp dport set {key}_port"),
+                format!("udp dport set {key}_port{checksum}"),
                 format!("{ip} saddr set {key}_from"),
                 // The last, as it is part of the key.
                 format!("{ip} daddr set {key}_to"),
