@@ -125,14 +125,10 @@ impl Book {
             },
             _ => refused(Fault::NoHost),
         };
+        // A key that was believed stays, whatever is in its place now: who writes there ends no path by that.
         let fault = match verdict.key {
             Ok(key) => self.believe(key, &verdict.holds).err(),
-            Err(fault) => {
-                if let Some(host) = &host {
-                    self.believed.remove(host);
-                }
-                Some(fault)
-            }
+            Err(fault) => Some(fault),
         };
         Seen {
             revision: entry.revision,

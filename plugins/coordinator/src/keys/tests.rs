@@ -249,9 +249,11 @@ async fn a_member_cannot_publish_for_another() {
             Some(5)
         );
         let after = [&hosts[..], &[at("web", &record, 3)]].concat();
+        let mut fresh = Book::new(trust(&ours), CLUSTER);
+        assert_eq!(read(&mut fresh, &after, NOW).await.keys.len(), 0);
         let view = read(&mut book, &after, NOW).await;
         assert_eq!(view.faults["web"], expected);
-        assert_eq!(view.keys.len(), 0);
+        assert_eq!(generation(&view, "web"), Some(5), "the former one stays");
         let finding = &view.findings()[0];
         assert!(finding.problem.contains("host `web`"), "{finding:?}");
         // And again as it was.
