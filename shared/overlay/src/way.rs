@@ -41,6 +41,8 @@ pub struct Ways {
     /// The last of them that was new.
     heard: Option<Way>,
     trial: Option<Way>,
+    /// Whether the peer has answered by the way that is taken.
+    proven: bool,
     /// How often the way that is taken was silent, in a row.
     silent: u32,
     /// Counts trials, so that a late answer to one is not taken for an answer to another.
@@ -58,6 +60,7 @@ impl Ways {
             hints: BTreeSet::new(),
             heard: None,
             trial: None,
+            proven: false,
             silent: 0,
             attempt: 0,
         }
@@ -141,6 +144,7 @@ impl Ways {
     pub fn conclude(&mut self, answered: bool, tried: Option<u8>) -> bool {
         let proven = self.trial.filter(|_| tried == Some(self.attempt));
         if answered {
+            self.proven = true;
             self.silent = 0;
             // There is no need for what was heard, as long as nothing else is heard.
             if self.trial.is_some() && self.trial == self.heard {
@@ -152,10 +156,18 @@ impl Ways {
         self.silent = self.silent.saturating_add(1);
         let Some(proven) = proven else { return false };
         self.taken = proven;
+        self.proven = true;
         self.silent = 0;
         self.heard = None;
         self.trial = None;
         true
+    }
+
+    /// Whether it is enough to ask every other time: the way answers, and is not one that a NAT may change at any moment.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let heard = self.heard.is_some_and(|heard| heard != self.taken);
+        self.proven && self.silent == 0 && self.trial.is_none() && !heard && !self.is_learned()
     }
 
     /// Whether the next round should be soon.
@@ -188,11 +200,14 @@ mod tests {
     #[test]
     fn a_moved_port_is_followed_in_one_round() {
         let mut ways = Ways::new(way(2, 4740));
+        assert!(!ways.is_calm(), "nobody has answered yet");
         assert!(!round(&mut ways, &[way(2, 4740)].into()));
+        assert!(ways.is_calm());
         ways.hear(way(2, 31000));
-        assert!(ways.is_unsettled());
+        assert!(ways.is_unsettled() && !ways.is_calm());
         assert!(round(&mut ways, &[way(2, 31000)].into()));
         assert_eq!(ways.taken(), way(2, 31000));
+        assert!(!ways.is_calm(), "a NAT may change it again");
         assert!(ways.is_learned() && ways.detour().is_some() && !ways.is_unsettled());
     }
 
@@ -215,7 +230,7 @@ mod tests {
         let tried = (0..4).filter(|_| round(&mut ways, &[way(4, 4740)].into()));
         assert_eq!(tried.count(), 1);
         assert_eq!(ways.taken(), way(4, 4740));
-        assert!(!ways.is_learned());
+        assert!(!ways.is_learned() && ways.is_calm());
         for _ in 0..4 {
             round(&mut ways, &[way(2, 4740)].into());
         }

@@ -28,6 +28,8 @@ pub(super) struct AllWays {
     sources: BTreeMap<(Spi, String), Source>,
     /// Where packets are taken.
     devices: BTreeSet<String>,
+    /// Counts rounds of probes.
+    round: u8,
 }
 
 impl AllWays {
@@ -77,15 +79,19 @@ impl AllWays {
 }
 
 impl Encryption {
-    /// What to ask a peer to learn of its ways: by each lane, so that no NAT on the way forgets it, and
-    /// by what is tried.
+    /// What to ask a peer to learn of its ways: by what is tried, and by each lane if anything about one is in doubt; else by
+    /// every other lane, and by the rest the next time. So each is heard of every 20 s, as RFC 3948 (section 4) has it for
+    /// firewalls and NATs, which forget.
     pub(super) fn way_targets(&self, host: &HostName, target: Target) -> BTreeSet<Target> {
         let mut targets = BTreeSet::new();
+        let calm = self.ways.of(host).all(|(_, ways)| ways.is_calm());
         for (lane, ways) in self.ways.of(host) {
-            targets.insert(Target {
-                mark: lane.get(),
-                ..target
-            });
+            if !calm || lane.get() & 1 == self.ways.round & 1 {
+                targets.insert(Target {
+                    mark: lane.get(),
+                    ..target
+                });
+            }
             if let Some((_, attempt)) = ways.trial() {
                 targets.insert(Target {
                     mark: TRIAL | lane.get(),
@@ -114,7 +120,9 @@ impl Owner {
             }
         }
         self.hear();
-        for ways in self.encryption.ways.ways.values_mut() {
+        let all = &mut self.encryption.ways;
+        all.round = all.round.wrapping_add(1);
+        for ways in all.ways.values_mut() {
             ways.values_mut().for_each(Ways::choose);
         }
         if self.shown_ways() != before {
