@@ -14,6 +14,7 @@ mod memory;
 pub mod observe;
 pub mod plan;
 pub mod record;
+pub mod refusals;
 pub mod step;
 pub mod view;
 
@@ -305,7 +306,10 @@ impl Reconciler {
                 Effect::Stale => tracing::debug!(network = name, "{step}: not any more"),
                 Effect::Refused { network, reason } => {
                     tracing::warn!(network = name, reason, "{step}: refused");
-                    self.memory.refused(network, reason.clone());
+                    // As it is now, and not when the plan was made: what it has besides may be the reason.
+                    if let Ok(engine) = self.context.engine.networks().await {
+                        self.memory.refused(network, reason.clone(), &engine);
+                    }
                     self.networks.look_again();
                 }
                 Effect::Away(reason) => {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use drover_control_api::record::CopyRecord;
-use drover_daemon::Backoff;
 use drover_engine::Network as EngineNetwork;
 use drover_model::{HostName, LogicalNetworkId, NetworkId};
 use drover_store::Result;
@@ -14,6 +13,7 @@ use drover_store::local::{Database, Table};
 use super::execute::Effect;
 use super::observe::Known;
 use super::plan::Step;
+use super::refusals::Refusals;
 use super::view::View;
 use crate::mirror::Snapshot;
 
@@ -28,14 +28,6 @@ const TOLD: Duration = Duration::from_secs(600);
 const LEFT: &str = "left-networks";
 /// The key of the engine's identity.
 const IDENTITY: &str = "identity";
-
-/// A refusal, and when to try again.
-#[derive(Debug)]
-struct Refused {
-    reason: String,
-    until: Instant,
-    backoff: Backoff,
-}
 
 /// What was told since the last look.
 #[derive(Debug)]
@@ -57,7 +49,7 @@ pub(super) struct Memory {
     empty_since: BTreeMap<NetworkId, Instant>,
     missing_since: BTreeMap<NetworkId, Instant>,
     removed: BTreeMap<NetworkId, Instant>,
-    refused: BTreeMap<LogicalNetworkId, Refused>,
+    refusals: Refusals,
     notes: Vec<(Instant, String)>,
     engine_is_new: bool,
 }
@@ -73,7 +65,7 @@ impl Memory {
             empty_since: BTreeMap::new(),
             missing_since: BTreeMap::new(),
             removed: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            refusals: Refusals::default(),
             notes: Vec::new(),
             engine_is_new: false,
         })
@@ -127,6 +119,7 @@ impl Memory {
         }
         self.notes
             .retain(|(since, _)| now.duration_since(*since) < TOLD);
+        self.refusals.see(engine);
         for (id, _) in self.left.list()? {
             if !there.contains(id.as_str()) {
                 self.left.delete(&id)?;
@@ -149,17 +142,11 @@ impl Memory {
         };
         let mut gone = longer(&self.missing_since, GONE);
         gone.extend(self.removed.keys().cloned());
-        let refused = self
-            .refused
-            .iter()
-            .filter(|(_, refused)| refused.until > now);
         Ok(Known {
             endpoints: self.reported.clone(),
             settled: longer(&self.empty_since, SETTLED),
             gone,
-            refused: refused
-                .map(|(id, refused)| (id.clone(), refused.reason.clone()))
-                .collect(),
+            refused: self.refusals.standing(now),
             intended: self.intents.list()?.into_iter().collect(),
             left: self.left()?,
             engine_is_new: self.engine_is_new,
@@ -187,26 +174,22 @@ impl Memory {
         self.engine.put(IDENTITY, &identity)
     }
 
-    /// The engine refused something for this network.
-    pub(super) fn refused(&mut self, network: &LogicalNetworkId, reason: String) {
-        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let refused = self
-            .refused
-            .entry(network.clone())
-            .or_insert_with(|| Refused {
-                reason: String::new(),
-                until: Instant::now(),
-                backoff,
-            });
-        refused.reason = reason;
-        refused.until = Instant::now() + refused.backoff.next_delay();
+    /// The engine, which has these networks, refused something for this one.
+    pub(super) fn refused(
+        &mut self,
+        network: &LogicalNetworkId,
+        reason: String,
+        engine: &[EngineNetwork],
+    ) {
+        self.refusals.see(engine);
+        self.refusals.note(network, reason, Instant::now());
     }
 
     /// A step was tried.
     pub(super) fn did(&mut self, step: &Step, effect: &Effect, view: &View) {
         match (step, effect) {
             (Step::Create { network } | Step::Remove { network, .. }, Effect::Done) => {
-                self.refused.remove(network);
+                self.refusals.forget(network);
             }
             (Step::Discard { local, reason }, Effect::Done) => {
                 let Some(local) = view.local.get(local) else {

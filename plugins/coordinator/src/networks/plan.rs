@@ -177,7 +177,10 @@ impl Planner<'_> {
 
     fn create(&mut self, id: &LogicalNetworkId, network: &Network) {
         let name = &network.record.name;
-        if let Some(reason) = &network.refused {
+        if self.view.local.values().any(|local| &local.name == name) {
+            // Either it is on its way out, or it is in conflict and that is said where it is placed.
+            self.plan.look_again = true;
+        } else if let Some(reason) = &network.refused {
             self.plan.look_again = true;
             self.conflict(format!(
                 "host `{}` has no copy of network `{name}` yet: {reason}; it is tried again",
@@ -189,9 +192,6 @@ impl Planner<'_> {
                 self.host(),
                 self.host()
             ));
-        } else if self.view.local.values().any(|local| &local.name == name) {
-            // Either it is on its way out, or it is in conflict and that is said where it is placed.
-            self.plan.look_again = true;
         } else {
             self.step(Step::Create {
                 network: id.clone(),

@@ -44,6 +44,11 @@ pub(crate) enum Event {
         age: usize,
         steps: usize,
     },
+    /// A host looks, and before it acts somebody creates a network there.
+    LookTooEarly {
+        host: usize,
+        name: usize,
+    },
     /// A host's process ends between the engine's answer and the note of it.
     CrashInCreate {
         host: usize,
@@ -64,7 +69,8 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(host, name, subnet)| Event::Create { host, name, subnet }),
         3 => (host.clone(), name.clone()).prop_map(|(host, name)| Event::Remove { host, name }),
         2 => (host.clone(), name.clone()).prop_map(|(host, name)| Event::Attach { host, name }),
-        2 => (host.clone(), name).prop_map(|(host, name)| Event::Detach { host, name }),
+        2 => (host.clone(), name.clone()).prop_map(|(host, name)| Event::Detach { host, name }),
+        2 => (host.clone(), name).prop_map(|(host, name)| Event::LookTooEarly { host, name }),
         10 => (host.clone(), 0..3_usize, 1..9_usize)
             .prop_map(|(host, age, steps)| Event::Look { host, age, steps }),
         1 => host.clone().prop_map(|host| Event::CrashInCreate { host }),
@@ -174,6 +180,34 @@ fn a_name_that_two_hosts_use_at_once_ends_as_one_network() {
                 name: 0,
                 subnet: None,
             })
+            .await;
+        let plans = world.settle().await;
+        world.check(&plans);
+        let pools: BTreeSet<_> = (0..HOSTS).map(|host| world.pools_in_engine(host)).collect();
+        assert_eq!(pools.len(), 1, "{pools:?}");
+        assert!(plans.iter().all(|plan| plan.conflicts.is_empty()));
+    });
+}
+
+/// A host is about to make its copy when somebody creates a network of the name there, as `docker compose up` on two
+/// hosts at once does. The engine refuses the copy; nothing is to be remembered of it once that network is gone.
+#[test]
+fn a_copy_that_was_refused_is_made_once_the_reason_is_gone() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut world = World::new().await;
+        let create = Event::Create {
+            host: 0,
+            name: 0,
+            subnet: None,
+        };
+        world.happen(&create).await;
+        world.look(0, 0, usize::MAX).await;
+        world
+            .happen(&Event::LookTooEarly { host: 1, name: 0 })
             .await;
         let plans = world.settle().await;
         world.check(&plans);

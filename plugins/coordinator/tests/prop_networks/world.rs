@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use drover_control_api::record::{NetworkRecord, NetworkState, PoolRecord};
 use drover_coordinator::mirror::Snapshot;
@@ -9,6 +10,7 @@ use drover_coordinator::networks::execute::{Copies, Effect, Executor, Refusal};
 use drover_coordinator::networks::observe::{Known, view};
 use drover_coordinator::networks::plan::{Plan, Step, plan};
 use drover_coordinator::networks::record::{NETWORK_DRIVER, Writer, creation, orphaned_pools};
+use drover_coordinator::networks::refusals::Refusals;
 use drover_coordinator::networks::view::View;
 use drover_engine::{CreateNetwork, Ipam, IpamConfig, Network as EngineNetwork, NetworkEndpoint};
 use drover_model::{HostName, LogicalNetworkId, NetworkId, Pool};
@@ -60,25 +62,28 @@ impl Engine {
     }
 }
 
-impl Copies for Engine {
-    async fn create(&self, creation: &CreateNetwork) -> Result<NetworkId, Refusal> {
-        let mut state = self.0.lock().unwrap();
+impl Engine {
+    /// Whether another network has the name or a subnet.
+    fn refuses(&self, creation: &CreateNetwork) -> bool {
         let pools: BTreeSet<&str> = creation
             .ipam
             .config
             .iter()
             .map(|config| config.subnet.as_str())
             .collect();
-        for network in state.1.values() {
-            let overlap = network
-                .ipam
-                .config
-                .iter()
-                .any(|c| pools.contains(c.subnet.as_str()));
-            if network.name == creation.name || overlap {
-                return Err(Refusal::Refused("there is one already".to_owned()));
-            }
+        self.list().iter().any(|network| {
+            let mut config = network.ipam.config.iter();
+            network.name == creation.name || config.any(|c| pools.contains(c.subnet.as_str()))
+        })
+    }
+}
+
+impl Copies for Engine {
+    async fn create(&self, creation: &CreateNetwork) -> Result<NetworkId, Refusal> {
+        if self.refuses(creation) {
+            return Err(Refusal::Refused("there is one already".to_owned()));
         }
+        let mut state = self.0.lock().unwrap();
         state.0 += 1;
         let id: NetworkId = format!("{:064x}", state.0).parse().unwrap();
         let network = EngineNetwork {
@@ -109,6 +114,7 @@ pub(crate) struct Host {
     name: HostName,
     pub(crate) engine: Engine,
     intents: Table<LogicalNetworkId>,
+    refusals: Refusals,
     away: bool,
 }
 
@@ -117,6 +123,8 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     past: Vec<Snapshot>,
     next_pool: u8,
+    /// Time stands still: nothing may come right only because a wait is over.
+    now: Instant,
     _folder: tempfile::TempDir,
 }
 
@@ -139,6 +147,7 @@ impl World {
                 name,
                 engine: Engine::default(),
                 intents,
+                refusals: Refusals::default(),
                 away: false,
             });
         }
@@ -147,6 +156,7 @@ impl World {
             hosts,
             past: Vec::new(),
             next_pool: 64,
+            now: Instant::now(),
             _folder: folder,
         };
         for number in 0..HOSTS {
@@ -190,6 +200,7 @@ impl World {
             endpoints: Some(host.engine.endpoints()),
             settled: copies.clone(),
             gone: copies.difference(&there).cloned().collect(),
+            refused: host.refusals.standing(self.now),
             intended: host.intents.list().unwrap().into_iter().collect(),
             ..Known::default()
         };
@@ -198,11 +209,27 @@ impl World {
 
     /// A host looks, and does at most `steps` steps.
     pub(crate) async fn look(&mut self, host: usize, age: usize, steps: usize) -> Plan {
+        self.look_while(host, age, steps, None).await
+    }
+
+    /// A host looks, and before it acts somebody creates a network there.
+    async fn look_while(
+        &mut self,
+        host: usize,
+        age: usize,
+        steps: usize,
+        meanwhile: Option<usize>,
+    ) -> Plan {
         let at = self.past.len().saturating_sub(age + 1);
         let snapshot = self.past[at].clone();
+        let engine = self.hosts[host].engine.list();
+        self.hosts[host].refusals.see(&engine);
         let view = self.view(host, &snapshot);
-        let mut plan = plan(&view);
-        for step in plan.steps.clone().iter().take(steps) {
+        let plan = plan(&view);
+        if let Some(name) = meanwhile {
+            self.create(host, name, None).await;
+        }
+        for step in plan.steps.iter().take(steps) {
             let before = self.pools_in_engine(host);
             let executor = Executor {
                 store: &self.store,
@@ -215,10 +242,11 @@ impl World {
                     now: 1,
                 },
             };
-            if let Effect::Refused { reason, .. } = executor.execute(step).await.unwrap() {
-                // It would be tried again later, and a person is told meanwhile.
-                plan.steps.retain(|other| other != step);
-                plan.conflicts.push(reason);
+            if let Effect::Refused { network, reason } = executor.execute(step).await.unwrap() {
+                let (now, engine) = (self.now, self.hosts[host].engine.list());
+                let refusals = &mut self.hosts[host].refusals;
+                refusals.see(&engine);
+                refusals.note(&network, reason, now);
             }
             self.release(host, &before).await;
         }
@@ -344,6 +372,11 @@ impl World {
                     self.look(host, age, steps).await;
                 }
             }
+            Event::LookTooEarly { host, name } => {
+                if !self.hosts[host].away {
+                    self.look_while(host, 0, usize::MAX, Some(name)).await;
+                }
+            }
             Event::CrashInCreate { host } => {
                 if !self.hosts[host].away {
                     self.crash_in_create(host).await;
@@ -439,6 +472,14 @@ impl World {
                 assert!(
                     placed || !plan.conflicts.is_empty(),
                     "{id} of {number} is nobody's"
+                );
+            }
+            let engine = &self.hosts[number].engine;
+            for id in self.hosts[number].refusals.standing(self.now).keys() {
+                let mut network = view.networks.get(id).into_iter();
+                assert!(
+                    network.all(|network| engine.refuses(&creation(&network.record))),
+                    "{number} remembers a refusal of {id} whose reason is gone"
                 );
             }
             let intents = self.hosts[number].intents.list().unwrap();
