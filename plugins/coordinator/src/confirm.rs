@@ -21,7 +21,8 @@ use crate::networks::record::NETWORK_DRIVER;
 
 /// How often leases are confirmed.
 const LEASES: Duration = Duration::from_secs(300);
-/// How long after a new engine process leases are confirmed: by then it has restored its containers.
+/// How long after a new engine process leases are confirmed and endpoints compared once more: by then it has
+/// restored its containers.
 const ENGINE_SETTLES: Duration = Duration::from_secs(10);
 /// Leases that are younger, in seconds, may belong to a container that is being started.
 const YOUNG: u64 = 60;
@@ -124,10 +125,17 @@ pub async fn addresses_in_use(engine: &Engine) -> Result<BTreeSet<IpAddr>, drove
 
 async fn ask_endpoints(coordinator: &Coordinator) {
     let mut started = coordinator.networks.engine_starts();
+    // When to compare once more.
+    let mut settles = None;
     loop {
-        // An engine that crashed has removed what it had of its containers, and told nobody.
+        // An engine that crashed has removed what it had of its containers, and told nobody. While it starts it may
+        // still be removing.
         if started.has_changed().unwrap_or(false) {
             started.mark_unchanged();
+            settles = Some(Instant::now() + ENGINE_SETTLES);
+            compare(coordinator).await;
+        } else if settles.is_some_and(|at| at <= Instant::now()) {
+            settles = None;
             compare(coordinator).await;
         }
         let answer = control::call(&coordinator.context.network, &Endpoints {}, LIMIT).await;
@@ -149,9 +157,11 @@ async fn ask_endpoints(coordinator: &Coordinator) {
                 RETRY
             }
         };
+        let next = Instant::now() + pause;
+        let next = settles.map_or(next, |at| at.min(next));
         // Both arms are cancel-safe.
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep_until(next) => {}
             changed = started.changed() => {
                 if changed.is_err() {
                     return;
