@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(15);
 const CLOCK: Duration = Duration::from_secs(60);
 /// How long to wait after the store has not answered.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait after it has not answered to a sign of life.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Why this host has no record yet.
 #[derive(Debug, thiserror::Error)]
@@ -184,14 +186,17 @@ async fn keep_alive(context: &Context) {
         if context.is_fenced() {
             return;
         }
-        if let Err(error) = hold_lease(context, since).await {
-            if matches!(error, drover_store::Error::Fenced) {
-                return fence(context);
+        match hold_lease(context, since).await {
+            Ok(()) => {}
+            Err(drover_store::Error::Fenced) => return fence(context),
+            Err(drover_store::Error::LeaseGone) => {
+                tracing::warn!("this host was silent for longer than its lease: it is back");
+                continue;
             }
-            tracing::warn!(
+            Err(error) => tracing::warn!(
                 error = chain(&error),
                 "this host cannot give a sign of life"
-            );
+            ),
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -203,12 +208,18 @@ async fn hold_lease(context: &Context, since: u64) -> Result<(), drover_store::E
     let store = context.store();
     let lease = store.grant_lease(ttl).await?;
     let mut written = sign(context, lease, since).await?;
+    let pace = ttl / 3;
+    let mut pause = pace;
     while !context.is_fenced() {
-        tokio::time::sleep(ttl / 3).await;
-        match store.keep_alive(lease).await {
-            Ok(()) => {}
-            Err(error) if error.is_unavailable() => continue,
-            Err(error) => return Err(error),
+        tokio::time::sleep(pause).await;
+        // A member of etcd that has lost its leader says nothing for longer than the lease is; another one may answer.
+        match tokio::time::timeout(pace, store.keep_alive(lease)).await {
+            Ok(Ok(())) => pause = pace,
+            Ok(Err(error)) if !error.is_unavailable() => return Err(error),
+            Ok(Err(_)) | Err(_) => {
+                pause = AGAIN;
+                continue;
+            }
         }
         if written.elapsed() >= CLOCK {
             written = sign(context, lease, since).await?;

@@ -195,7 +195,7 @@ impl Default for ClusterSettings {
             etcd_peer_port: 4750,
             token_lifetime: Duration::from_secs(60 * 60),
             certificate_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
-            host_lease: Duration::from_secs(10),
+            host_lease: Duration::from_secs(4),
         }
     }
 }

@@ -2,15 +2,20 @@
 //!
 //! A stream remembers what it has sent, and after each change of the store it sends the difference: a
 //! slow watcher gets fewer changes, never a wrong end.
+//!
+//! While the store did not answer no host could give a sign of life, and a store that runs on ends their leases all the
+//! same. So hosts that counted as alive before count as alive until they have had the time to give one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use drover_control_api::record::{AliveRecord, HostRecord};
 use drover_control_api::registry::{ContainerRecord, RegistryEvent};
 use drover_http::Response;
 use drover_model::HostName;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::CONTAINERS;
 use crate::context::Context;
@@ -21,7 +26,8 @@ use crate::mirror::Snapshot;
 #[must_use]
 pub fn stream(context: &Arc<Context>) -> Response {
     let (pieces, response) = Pieces::stream();
-    let watcher = Watcher::new(context.host().clone(), pieces);
+    let lease = context.settings.cluster.host_lease;
+    let watcher = Watcher::new(context.host().clone(), lease, pieces);
     let cluster = context.cluster.clone();
     // It ends when nobody listens; the response ends with the watcher, at a stop.
     drover_daemon::task::spawn("registry stream", async move {
@@ -40,12 +46,18 @@ struct Watcher {
     /// The revision of each container's key as it was sent.
     containers: BTreeMap<String, u64>,
     stale_since: Option<u64>,
+    /// How long a host has to give a sign of life.
+    lease: Duration,
+    /// Until when nobody is told to be gone, after the store was away.
+    grace: Option<Instant>,
 }
 
 impl Watcher {
-    const fn new(this_host: HostName, pieces: Pieces) -> Self {
+    const fn new(this_host: HostName, lease: Duration, pieces: Pieces) -> Self {
         Self {
             this_host,
+            lease,
+            grace: None,
             pieces,
             begun: false,
             hosts: BTreeMap::new(),
@@ -60,8 +72,10 @@ impl Watcher {
             if snapshot.is_complete() {
                 self.tell(&snapshot).await?;
             }
+            let grace = self.grace;
             // Each arm is cancel-safe.
             tokio::select! {
+                () = ends(grace) => self.grace = None,
                 changed = cluster.changed() => changed.map_err(|_closed| Gone)?,
                 () = self.pieces.closed() => return Err(Gone),
                 () = tokio::time::sleep(SIGN_OF_LIFE) => self.pieces.sign_of_life().await?,
@@ -93,13 +107,18 @@ impl Watcher {
         if self.stale_since == since {
             return Ok(());
         }
+        self.grace = since.is_none().then(|| Instant::now() + self.lease);
         self.stale_since = since;
         let since = since.unwrap_or(0);
         self.pieces.event(&RegistryEvent::Stale { since }).await
     }
 
     async fn hosts(&mut self, snapshot: &Snapshot) -> Result<(), Gone> {
-        let now = hosts(snapshot, &self.this_host);
+        let mut now = hosts(snapshot, &self.this_host);
+        let is_excused = self.stale_since.is_some() || self.grace.is_some();
+        for (name, (member, alive)) in now.iter_mut().filter(|_| is_excused) {
+            *alive |= self.hosts.get(name) == Some(&(member.clone(), true));
+        }
         for name in self.hosts.keys().filter(|name| !now.contains_key(*name)) {
             let name = name.clone();
             self.pieces.event(&RegistryEvent::HostGone { name }).await?;
@@ -151,6 +170,14 @@ impl Watcher {
     }
 }
 
+/// Waits for the end of a time, if there is one.
+async fn ends(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Member and life of each host.
 fn hosts(snapshot: &Snapshot, this_host: &HostName) -> BTreeMap<HostName, (String, bool)> {
     let records = snapshot.records::<HostRecord>("hosts/");
@@ -178,6 +205,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+
+    const LEASE: Duration = Duration::from_secs(4);
 
     fn host(name: &str) -> (String, String) {
         let value = format!(
@@ -237,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn everything_is_told_first_and_then_the_differences() {
         let (pieces, mut receiver) = Pieces::channel();
-        let mut watcher = Watcher::new("a".parse().unwrap(), pieces);
+        let mut watcher = Watcher::new("a".parse().unwrap(), LEASE, pieces);
         let mut entries = vec![
             host("a"),
             host("b"),
@@ -277,7 +306,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_does_not_answer_makes_it_stale_until_it_does() {
         let (pieces, mut receiver) = Pieces::channel();
-        let mut watcher = Watcher::new("a".parse().unwrap(), pieces);
+        let mut watcher = Watcher::new("a".parse().unwrap(), LEASE, pieces);
         let mut now = snapshot(&[host("a")]);
         told(&mut watcher, &mut receiver, &now).await;
         now.problem_since = Some(77);
@@ -290,9 +319,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn after_the_store_was_away_hosts_have_time_to_give_a_sign_of_life() {
+        let (pieces, mut receiver) = Pieces::channel();
+        let mut watcher = Watcher::new("a".parse().unwrap(), LEASE, pieces);
+        let mut now = snapshot(&[host("a"), host("b"), alive("b", "m-b")]);
+        told(&mut watcher, &mut receiver, &now).await;
+        now.problem_since = Some(77);
+        told(&mut watcher, &mut receiver, &now).await;
+        // The store is back, and has ended the lease meanwhile.
+        let silent = snapshot(&[host("a"), host("b")]);
+        let events = told(&mut watcher, &mut receiver, &silent).await;
+        assert_eq!(events, [RegistryEvent::Stale { since: 0 }]);
+        assert!(watcher.grace.is_some(), "it has time");
+        // It has given none.
+        watcher.grace = None;
+        let events = told(&mut watcher, &mut receiver, &silent).await;
+        assert_eq!(events, [named("b", false)]);
+    }
+
+    #[tokio::test]
     async fn a_record_in_the_place_of_another_is_not_told() {
         let (pieces, mut receiver) = Pieces::channel();
-        let mut watcher = Watcher::new("a".parse().unwrap(), pieces);
+        let mut watcher = Watcher::new("a".parse().unwrap(), LEASE, pieces);
         let (_, value) = container("b", "c1");
         let misplaced = ("containers/a/c1".to_owned(), value);
         let events = told(&mut watcher, &mut receiver, &snapshot(&[misplaced])).await;

@@ -218,7 +218,7 @@ fn read_cluster(reader: &mut Reader, settings: &mut Settings) {
     let minute = positive(Duration::from_secs(60));
     let lifetime = &mut cluster.certificate_lifetime;
     reader.read(lifetime, "cluster.certificate_lifetime", expected, minute);
-    let expected = "a length of time of at least 3s, such as 10s";
+    let expected = "a length of time of at least 3s, such as 4s";
     let lease = positive(Duration::from_secs(3));
     reader.read(
         &mut cluster.host_lease,
