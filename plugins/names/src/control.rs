@@ -1,22 +1,25 @@
-//! What the command line asks of the name service.
+//! What the command line asks of the name service, and what is scraped.
 
 use std::sync::Arc;
 
-use drover_control_api::Method;
+use drover_control_api::Method as _;
 use drover_control_api::names::{Lookup, NameReport, NameStatus, Names};
 use drover_control_api::plugin::{Identity, WhoAreYou};
 use drover_daemon::VERSION;
-use drover_http::{Request, Response, Service, control};
+use drover_http::{Method, Request, Response, Service, control};
 use drover_names::Directory;
 
-use crate::NAME;
 use crate::known::{Known, now};
 use crate::sandbox::Sandboxes;
+use crate::{NAME, metrics};
+
+/// Where Prometheus looks.
+const METRICS: &str = "/metrics";
 
 /// A shorter silence than this, seconds, is nothing to complain of: a process is started again.
 const GRACE: u64 = 10;
 
-/// The service of `/Drover.*`.
+/// The service of `/Drover.*` and `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Control {
     known: Arc<Known>,
@@ -56,6 +59,12 @@ impl Control {
             pid: std::process::id(),
             complaints,
         }
+    }
+
+    fn metrics(&self) -> Response {
+        let (gone, all) = self.sandboxes.sums();
+        let text = metrics::page(&self.report(), gone, &all, now());
+        Response::text(200, text).with_content_type(metrics::CONTENT_TYPE)
     }
 
     fn report(&self) -> NameReport {
@@ -104,6 +113,7 @@ impl Service for Control {
                     |asked: Lookup| self.known.read(|directory| directory.explain(&asked));
                 control::answer::<Lookup>(asked.and_then(explain))
             }
+            METRICS if request.method == Method::GET => self.metrics(),
             other => Response::not_found(other),
         }
     }

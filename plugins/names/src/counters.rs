@@ -97,27 +97,47 @@ impl Counters {
 
 /// How long something took, by ranges.
 #[derive(Debug, Default)]
-pub(crate) struct Histogram([AtomicU64; RANGES]);
+pub(crate) struct Histogram {
+    ranges: [AtomicU64; RANGES],
+    /// The sum of all, microseconds.
+    sum: AtomicU64,
+}
 
 impl Histogram {
     /// Takes a duration in.
     pub(crate) fn took(&self, duration: Duration) {
         let micros = duration.as_micros();
         let range = (u128::BITS - micros.leading_zeros()) as usize;
-        if let Some(counter) = self.0.get(range.min(RANGES - 1)) {
+        if let Some(counter) = self.ranges.get(range.min(RANGES - 1)) {
             count(counter);
         }
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        self.sum.fetch_add(micros, Ordering::Relaxed);
     }
 
     fn add(&self, other: &Self) {
-        for (own, others) in self.0.iter().zip(&other.0) {
+        let others = other.ranges.iter().chain([&other.sum]);
+        for (own, others) in self.ranges.iter().chain([&self.sum]).zip(others) {
             own.fetch_add(others.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
+    /// How often it was in each range, with the end of the range in microseconds; the last has none.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        let counts = self.ranges.iter().enumerate();
+        counts.map(|(range, counter)| {
+            let end = (range + 1 < RANGES).then(|| 1_u64 << range);
+            (end, counter.load(Ordering::Relaxed))
+        })
+    }
+
+    /// The sum of all, microseconds.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
+    }
+
     fn summary(&self) -> LatencySummary {
-        let counts = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
-        let counts: Vec<u64> = counts.collect();
+        let counts: Vec<u64> = self.ranges().map(|(_, count)| count).collect();
         LatencySummary {
             p50: percentile(&counts, 50),
             p99: percentile(&counts, 99),
@@ -158,7 +178,7 @@ mod tests {
         let summary = histogram.summary();
         assert_eq!((summary.p50, summary.p99), (8, 4096));
         histogram.took(Duration::ZERO);
-        assert_eq!(histogram.0[0].load(Ordering::Relaxed), 1);
+        assert_eq!(histogram.ranges[0].load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! The folder where the engine keeps the namespaces of containers: a task for each.
 //!
-//! The kernel says when a file comes; once a second the folder is looked at all the same, so that nothing is missed
-//! that came before the watch, and a folder that does not exist yet is found.
+//! The kernel says when a file comes or goes; once a second one task looks at all the same, so that nothing is missed
+//! that came before the watch, a folder that does not exist yet is found, and a namespace that the engine has unmounted
+//! is let go: it removes the file up to a minute later. A sandbox in which nothing happens costs nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_daemon::task;
+use drover_kernel::{Namespace, NamespaceId};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -19,24 +21,37 @@ use crate::sandbox::Sandboxes;
 
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The tasks, by file. Dropping it ends them all.
-#[derive(Default)]
-struct Tasks(HashMap<PathBuf, JoinHandle<()>>);
+/// A file in the folder, and the task that sees to what is mounted there.
+struct Watched {
+    task: JoinHandle<()>,
+    mounted: Option<NamespaceId>,
+}
 
-impl Drop for Tasks {
+impl Drop for Watched {
     fn drop(&mut self) {
-        self.0.values().for_each(JoinHandle::abort);
+        self.task.abort();
     }
 }
 
+/// The files that are seen to.
+struct Folder {
+    path: PathBuf,
+    sandboxes: Arc<Sandboxes>,
+    watched: HashMap<PathBuf, Watched>,
+}
+
 /// Watches the folder for ever.
-pub(crate) async fn watch(folder: PathBuf, sandboxes: Arc<Sandboxes>) {
-    let mut tasks = Tasks::default();
+pub(crate) async fn watch(path: PathBuf, sandboxes: Arc<Sandboxes>) {
+    let mut folder = Folder {
+        path,
+        sandboxes,
+        watched: HashMap::new(),
+    };
     let mut ticks = tokio::time::interval(LOOK);
     let mut inotify = None;
     loop {
         if inotify.is_none() {
-            inotify = subscribe(&folder);
+            inotify = subscribe(&folder.path);
         }
         // Cancel-safe: what has happened stays in the kernel's queue.
         tokio::select! {
@@ -45,17 +60,33 @@ pub(crate) async fn watch(folder: PathBuf, sandboxes: Arc<Sandboxes>) {
                 inotify = None;
             }
         }
-        tasks.0.retain(|_, task| !task.is_finished());
-        for path in files(&folder) {
-            tasks.0.entry(path.clone()).or_insert_with(|| {
-                let sandboxes = sandboxes.clone();
-                task::spawn("sandbox", async move { sandboxes.tend(path).await })
+        folder.look();
+    }
+}
+
+impl Folder {
+    fn look(&mut self) {
+        let files = files(&self.path);
+        self.watched.retain(|path, _| files.contains(path));
+        for path in files {
+            let mounted = Namespace::id_at(&path);
+            let is_seen_to = self.watched.get(&path).is_some_and(|watched| {
+                let is_same = watched.mounted.is_none() || watched.mounted == mounted;
+                // One that has ended had nothing to see to, and nothing has come since.
+                is_same && (!watched.task.is_finished() || mounted.is_none())
             });
+            if let Some(watched) = self.watched.get_mut(&path).filter(|_| is_seen_to) {
+                watched.mounted = mounted;
+                continue;
+            }
+            let (sandboxes, file) = (self.sandboxes.clone(), path.clone());
+            let task = task::spawn("sandbox", async move { sandboxes.tend(file).await });
+            self.watched.insert(path, Watched { task, mounted });
         }
     }
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
     match std::fs::read_dir(folder) {
         Ok(entries) => {
             let entries = entries.filter_map(Result::ok);
@@ -63,10 +94,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
             let entries = entries.filter(|entry| entry.file_name() != "default");
             entries.map(|entry| entry.path()).collect()
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
         Err(error) => {
             warn!(folder = %folder.display(), %error, "cannot look for sandboxes");
-            Vec::new()
+            BTreeSet::new()
         }
     }
 }
@@ -77,6 +108,7 @@ fn subscribe(folder: &Path) -> Option<mpsc::Receiver<()>> {
         return None;
     }
     let events = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_DELETE
         | AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVE_SELF;

@@ -7,7 +7,7 @@
 //!                                      v                             |
 //!   addresses in it --are they Drover's? (drover-net, Known)--> sandbox --> Serving: sockets and table in it
 //!                                                                              |  our names: answered
-//! drover --Drover.*--> control --reads--> Known, Sandboxes                     +--> Docker's resolver, with the mark
+//! drover, /metrics --> control --reads--> Known, Sandboxes                     +--> Docker's resolver, with the mark
 //! ```
 //! A sandbox is served from the moment an address of Drover's appears in it, which is before its first process
 //! runs; whose it is, and hence what may be seen from it, is known when the registry has the container.
@@ -21,6 +21,7 @@ mod folder;
 mod follow;
 mod known;
 mod memory;
+mod metrics;
 mod sandbox;
 mod serving;
 

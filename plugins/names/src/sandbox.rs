@@ -11,6 +11,7 @@ use drover_control_api::record::UnixSeconds;
 use drover_kernel::{Addresses, Error, Hold, Namespace};
 use drover_names::View;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use crate::counters::Counters;
@@ -20,10 +21,12 @@ use crate::serving::Serving;
 
 /// How long queries wait to be told whose they are.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is looked whether a namespace is still there, and rules are renewed that must be.
-const LOOK: Duration = Duration::from_millis(500);
-/// How soon it is looked whether the engine has put the namespace where its file is.
+/// How often rules are renewed that must be, and serving is tried again that has failed.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How soon it is looked whether the engine has put the namespace where its file is, and how late at last: whoever
+/// looks at the folder sees it later.
 const SOON: Duration = Duration::from_millis(2);
+const LATE: Duration = Duration::from_millis(500);
 
 /// Who asks from a sandbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,17 +116,24 @@ impl Sandboxes {
 
     /// Each of them, and the sum of all that was asked.
     pub(crate) fn report(&self) -> (Vec<SandboxEntry>, NameCounters) {
+        let (_, sum) = self.sums();
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = Counters::default();
-        sum.add(&self.gone);
-        served
-            .values()
-            .for_each(|sandbox| sum.add(&sandbox.counters));
         let entries = served.values().map(|sandbox| sandbox.entry());
         (entries.collect(), sum.read())
     }
 
-    /// Sees to a namespace for as long as it is there.
+    /// What those have asked that are gone, and the sum of all.
+    pub(crate) fn sums(&self) -> (NameCounters, Counters) {
+        let sum = Counters::default();
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        sum.add(&self.gone);
+        served
+            .values()
+            .for_each(|sandbox| sum.add(&sandbox.counters));
+        (self.gone.read(), sum)
+    }
+
+    /// Sees to a namespace until it is aborted; ends when none comes.
     pub(crate) async fn tend(self: Arc<Self>, path: PathBuf) {
         let Some(namespace) = mounted(&path).await else {
             return;
@@ -181,7 +191,9 @@ impl Tended {
     async fn run(mut self) -> Result<(), Error> {
         let mut addresses = Addresses::watch(&self.namespace)?;
         let mut local = self.sandboxes.known.local_changes();
-        let mut ticks = tokio::time::interval(LOOK);
+        // One that goes on while things happen, or they would hold renewing up.
+        let mut ticks = tokio::time::interval(AGAIN);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.look(&mut addresses).await?;
         loop {
             self.settle().await;
@@ -189,13 +201,16 @@ impl Tended {
             tokio::select! {
                 () = addresses.changed() => self.look(&mut addresses).await?,
                 _ = local.changed() => {}
-                _ = ticks.tick() => {
-                    if !self.namespace.is_at(&self.path) {
-                        return Ok(());
-                    }
-                    self.renew();
-                }
+                _ = ticks.tick(), if self.is_restless() => self.renew(),
             }
+        }
+    }
+
+    /// Whether there is something to do although nothing happens.
+    fn is_restless(&self) -> bool {
+        match &self.serving {
+            Some(serving) => serving.hold() == Hold::Renewed,
+            None => self.sandbox.is_some(),
         }
     }
 
@@ -284,7 +299,13 @@ impl Tended {
             .served
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        served.remove(&self.path);
+        // Another one may be seen to at the same place already.
+        if served
+            .get(&self.path)
+            .is_some_and(|other| Arc::ptr_eq(other, &sandbox))
+        {
+            served.remove(&self.path);
+        }
         drop(served);
         self.sandboxes.gone.add(&sandbox.counters);
         info!(sandbox = %self.path.display(), "is served no more");
@@ -305,16 +326,16 @@ fn is_particular(address: &IpAddr) -> bool {
     }
 }
 
-/// Waits until the engine has put the namespace where its file is; `None` when the file has gone.
+/// Waits until the engine has put the namespace where its file is; `None` when none comes.
 async fn mounted(path: &Path) -> Option<Namespace> {
     let mut delay = SOON;
     loop {
         match Namespace::mounted_at(path) {
             Ok(Some(namespace)) => return Some(namespace),
-            Ok(None) if path.exists() => {}
+            Ok(None) if path.exists() && delay < LATE => {}
             Ok(None) | Err(_) => return None,
         }
         tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(LOOK);
+        delay *= 2;
     }
 }

@@ -28,7 +28,7 @@ pub use drops::Drops;
 pub use error::Error;
 pub use interception::{Hold, Interception, MARK, Ports};
 pub use kernel::{Counters, Failed, Kernel};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, NamespaceId};
 pub use probe::{Probed, Prober, Target};
 pub use receiver::{Receiver, ReceiverSeen, Source};
 pub use security::AssociationCounters;

@@ -24,6 +24,22 @@ pub struct Namespace {
     file: Arc<File>,
 }
 
+/// What tells one namespace from another while either exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamespaceId {
+    device: u64,
+    inode: u64,
+}
+
+impl NamespaceId {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+        }
+    }
+}
+
 impl Namespace {
     /// The namespace of this process.
     pub(crate) fn own() -> Result<Self, Error> {
@@ -71,14 +87,17 @@ impl Namespace {
         }))
     }
 
-    /// Whether it is still the one that is mounted at `path`.
+    /// Which namespace is mounted at `path`; `None` when none is.
     #[must_use]
-    pub fn is_at(&self, path: &Path) -> bool {
-        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        match (self.file.metadata(), fs::metadata(path)) {
-            (Ok(held), Ok(mounted)) => identity(held) == identity(mounted),
-            _ => false,
-        }
+    pub fn id_at(path: &Path) -> Option<NamespaceId> {
+        let meta = fs::metadata(path).ok()?;
+        is_namespace(path).then(|| NamespaceId::of(&meta))
+    }
+
+    /// Whether it is still the one that is mounted at `path`.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        let held = self.file.metadata().ok().map(|meta| NamespaceId::of(&meta));
+        held.is_some() && held == Self::id_at(path)
     }
 
     /// The descriptor, for messages that name a namespace.

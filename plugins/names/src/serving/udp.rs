@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use drover_names::{Reply, Transport, View, answer, refusal};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::Shared;
 use super::upstream::Upstream;
@@ -54,6 +55,7 @@ impl Server {
     pub(super) async fn run(mut self) {
         let mut buffer = vec![0; LONGEST_ANSWER];
         let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut view = self.view();
         loop {
             // Cancel-safe: each arm only says that there is something.
@@ -77,7 +79,7 @@ impl Server {
                     view = self.view();
                     self.release(view.as_ref());
                 }
-                _ = ticks.tick() => {
+                _ = ticks.tick(), if view.is_none() || self.upstream.is_waiting() => {
                     view = self.view();
                     self.release(view.as_ref());
                     self.upstream.look().await;

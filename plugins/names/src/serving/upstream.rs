@@ -140,6 +140,11 @@ impl Upstream {
         }
     }
 
+    /// Whether somebody waits for an answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Gives up what nobody answers, and replaces a socket that nobody answers.
     pub(super) async fn look(&mut self) {
         let before = self.waiting.len();

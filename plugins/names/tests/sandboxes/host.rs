@@ -1,7 +1,9 @@
 //! A host: the real process, and a coordinator and a network plugin that say what the test says.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -191,6 +193,31 @@ impl Host {
             .build();
         let answer = control::call(&client, method, Duration::from_secs(5));
         runtime.unwrap().block_on(answer).ok()
+    }
+
+    /// How often its threads have been woken.
+    pub(crate) fn wake_ups(&self) -> u64 {
+        let process = self.process.as_ref().expect("it runs").id();
+        let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        // A thread that ends meanwhile has no status.
+        let statuses = threads
+            .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok());
+        let counts = statuses.filter_map(|status| {
+            let mut lines = status.lines();
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            count.trim().parse::<u64>().ok()
+        });
+        counts.sum()
+    }
+
+    /// What it answers at a path of its own socket.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = UnixStream::connect(self.settings.names_socket()).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: drover\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// How the process is.

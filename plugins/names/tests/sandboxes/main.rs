@@ -346,6 +346,64 @@ fn hundreds_of_sandboxes_at_once() {
 }
 
 #[test]
+fn what_was_asked_can_be_scraped() {
+    if !prepared() {
+        return;
+    }
+    let (host, web) = host_and_web();
+    assert_eq!(web.ask("db"), ["10.64.1.2"]);
+    assert_eq!(web.ask("example.com"), [DOCKERS]);
+    wait_for("both are counted", || {
+        let answer = host.get("/metrics");
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        head.contains("text/plain; version=0.0.4")
+            && [
+                "# TYPE drover_names_answers_total counter",
+                "drover_names_queries_total{container=\"web\",transport=\"udp\"} 2",
+                "drover_names_answers_total{container=\"web\",kind=\"records\"} 1",
+                "drover_names_answers_total{container=\"web\",kind=\"passed_on\"} 1",
+                "drover_names_latency_seconds_bucket{answered_by=\"drover\",le=\"+Inf\"} 1",
+                "drover_names_latency_seconds_count{answered_by=\"docker\"} 1",
+                "drover_names_followed 1",
+                "drover_names_stale_seconds 0",
+                "drover_names_containers 2",
+                "drover_names_sandboxes{hook=\"owned\"} 1",
+            ]
+            .iter()
+            .all(|line| text.lines().any(|other| other == *line))
+    });
+}
+
+/// Wake-ups of all threads are counted by the kernel: with nothing to do there is the look at the folder, once a second.
+#[test]
+fn a_quiet_sandbox_costs_no_wake_ups() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    host.say(is_there(container(9999, "db", "b", "10.64.1.2")));
+    let sandboxes: Vec<_> = (1..=40_u32)
+        .map(|number| {
+            let address = format!("10.64.0.{number}");
+            let name = format!("web-{number}");
+            let sandbox = Sandbox::new(&host.sandboxes(), &name);
+            sandbox.join("eth0", &address);
+            host.say(is_there(container(number, &name, "a", &address)));
+            sandbox
+        })
+        .collect();
+    for sandbox in &sandboxes {
+        wait_for("each is served", || sandbox.ask("db") == ["10.64.1.2"]);
+    }
+    // Twice a second for each would be 160 in two seconds.
+    wait_for("it is quiet", || {
+        let before = host.wake_ups();
+        std::thread::sleep(Duration::from_secs(2));
+        host.wake_ups() - before < 40
+    });
+}
+
+#[test]
 fn a_container_reads_about_itself() {
     if !prepared() {
         return;
