@@ -97,6 +97,9 @@ pub(crate) enum DnsCommand {
     /// Tell what a container would be told that asks for a name, and why
     #[command(after_help = help::DNS_LOOKUP)]
     Lookup(DnsLookupArguments),
+    /// Show what containers of this host have asked, and what became of it
+    #[command(after_help = help::DNS_METRICS)]
+    Metrics(Form),
 }
 
 /// How the answer is written.
@@ -243,7 +246,7 @@ mod tests {
         ] {
             assert_golden(&format!("help-{command}"), &help(&[command]));
         }
-        for command in ["ls", "lookup"] {
+        for command in ["ls", "lookup", "metrics"] {
             assert_golden(&format!("help-dns-{command}"), &help(&["dns", command]));
         }
         assert_golden("help-host-rm", &help(&["host", "rm"]));

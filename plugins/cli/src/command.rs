@@ -81,6 +81,7 @@ async fn execute(settings: &Settings, command: Command) -> Result<u8, CommandErr
             show(&dns::names(settings, ls.network).await?, ls.form.json);
         }
         Command::Dns(DnsCommand::Lookup(asked)) => return look_up(settings, asked).await,
+        Command::Dns(DnsCommand::Metrics(form)) => show(&dns::metrics(settings).await?, form.json),
         Command::Doctor(form) => return run_doctor(settings, form).await,
         Command::Reset(arguments) => return run_reset(settings, &arguments).await,
         // Handled before there was a runtime.

@@ -91,6 +91,15 @@ Examples:
   drover dns lookup web --network app_default
   drover dns lookup web --from app-worker-1";
 
+/// Under `drover dns metrics --help`.
+pub(crate) const DNS_METRICS: &str = "\
+Counted since the name service began. P50 and P99: microseconds, the upper ends of ranges.
+STALE/CUT: answers that may have been out of date, and answers too long for a datagram.
+REFUSED: queries that were no DNS, too many at once, or not answered by Docker's resolver.
+
+The same in Prometheus' text format:
+  curl --unix-socket /run/drover/names.sock http://localhost/metrics";
+
 /// Under `drover doctor --help`.
 pub(crate) const DOCTOR: &str = "\
 Changes nothing. Prints `no faults found` and what was checked, or each fault with its remedy.

@@ -1,7 +1,8 @@
 //! `drover dns`: the names of containers, and what a container is told that asks for one.
 
 use drover_control_api::names::{
-    Explanation, Lookup, LookupOutcome, NameHolder, NameKind, NameTable, Names,
+    Explanation, Lookup, LookupOutcome, NameCounters, NameHolder, NameKind, NameReport, NameStatus,
+    NameTable, Names,
 };
 use drover_daemon::Settings;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::View;
 use crate::ask::{self, CommandError, LIMIT};
 use crate::process::Process;
-use crate::table::{now, short_list, table, until};
+use crate::table::{now, or_dash, short_list, table, until};
 
 /// What `drover dns ls --json` writes.
 #[derive(Debug, Serialize)]
@@ -27,6 +28,22 @@ pub(crate) struct LookupView {
     explanation: Explanation,
     #[serde(skip)]
     now: u64,
+}
+
+/// What `drover dns metrics --json` writes.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct MetricsView {
+    report: NameReport,
+    #[serde(skip)]
+    now: u64,
+}
+
+/// Asks the name service what was asked of it.
+pub(crate) async fn metrics(settings: &Settings) -> Result<MetricsView, CommandError> {
+    let report = ask::ask(settings, Process::Names, &NameStatus {}, LIMIT).await?;
+    let now = now();
+    Ok(MetricsView { report, now })
 }
 
 /// Asks the name service for every name.
@@ -122,6 +139,61 @@ impl View for LookupView {
     }
 }
 
+impl View for MetricsView {
+    fn render(&self) -> String {
+        let report = &self.report;
+        let rows = report.sandboxes.iter().map(|sandbox| {
+            let name = sandbox.name.clone();
+            let mut row = vec![or_dash(name), short_list(&sandbox.networks)];
+            row.extend(counters_row(&sandbox.counters));
+            row
+        });
+        let mut sum = vec!["all, gone ones too".to_owned(), String::new()];
+        sum.extend(counters_row(&report.counters));
+        let rows = rows.chain([sum]).collect();
+        let right: Vec<usize> = (2..METRICS.len()).collect();
+        let mut parts: Vec<String> = stale(report.stale_since, self.now).into_iter().collect();
+        parts.push(table(&METRICS, &right, rows));
+        parts.join("\n\n")
+    }
+}
+
+/// The columns of what a container has asked.
+const METRICS: [&str; 14] = [
+    "CONTAINER",
+    "NETWORKS",
+    "UDP",
+    "TCP",
+    "ANSWERED",
+    "EMPTY",
+    "NO NAME",
+    "P50",
+    "P99",
+    "PASSED ON",
+    "P50",
+    "P99",
+    "STALE/CUT",
+    "REFUSED",
+];
+
+fn counters_row(counters: &NameCounters) -> Vec<String> {
+    let number = |number: u64| number.to_string();
+    vec![
+        number(counters.udp),
+        number(counters.tcp),
+        number(counters.answered),
+        number(counters.no_data),
+        number(counters.no_such_name),
+        number(counters.own_latency.p50),
+        number(counters.own_latency.p99),
+        number(counters.passed_on),
+        number(counters.passed_on_latency.p50),
+        number(counters.passed_on_latency.p99),
+        format!("{}/{}", counters.stale, counters.truncated),
+        number(counters.malformed + counters.over_limit + counters.unanswered),
+    ]
+}
+
 /// The columns of a container that has a name.
 const HOLDER: [&str; 6] = ["CONTAINER", "HOST", "FROM", "ADDRESSES", "GIVEN", "WHY"];
 
@@ -161,6 +233,8 @@ fn stale(since: Option<u64>, now: u64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use drover_control_api::names::{HookKind, LatencySummary, SandboxEntry};
+
     use super::*;
     use crate::view::golden::assert_golden;
 
@@ -180,6 +254,43 @@ mod tests {
             text.contains("60 seconds ago") && text.contains("no names"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn metrics_are_a_row_for_each_container_and_the_sum() {
+        let counters = NameCounters {
+            udp: 12,
+            tcp: 1,
+            answered: 9,
+            passed_on: 3,
+            malformed: 1,
+            own_latency: LatencySummary { p50: 16, p99: 128 },
+            ..NameCounters::default()
+        };
+        let sandbox = SandboxEntry {
+            sandbox: "/run/docker/netns/3f2a91c07d55".to_owned(),
+            container: None,
+            name: Some("shop-web-1".to_owned()),
+            networks: vec!["shop_app".to_owned()],
+            since: 900,
+            delay: 1,
+            hook: HookKind::Owned,
+            complaint: None,
+            counters,
+        };
+        let unknown = SandboxEntry {
+            name: None,
+            networks: Vec::new(),
+            counters: NameCounters::default(),
+            ..sandbox.clone()
+        };
+        let report = NameReport {
+            sandboxes: vec![sandbox, unknown],
+            counters,
+            ..NameReport::default()
+        };
+        let view = MetricsView { report, now: 1000 };
+        assert_golden("dns-metrics", &view.render());
     }
 
     #[test]
