@@ -147,16 +147,25 @@ pub struct ContainerEndpoint {
 const SHORT_ID: usize = 12;
 
 impl ContainerEndpoint {
-    /// The aliases that a user gave, on every engine: those of the container `id` without the beginning of its id.
-    pub fn given_aliases<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a str> {
-        let short = id.get(..SHORT_ID);
-        let aliases = self.aliases.iter().map(String::as_str);
-        aliases.filter(move |alias| Some(*alias) != short)
+    /// The names that a user gave the container besides its own, on every engine, perhaps more than once: aliases, and
+    /// its host name, which engines before 25 put among them.
+    pub fn given_aliases<'a>(
+        &'a self,
+        container: &'a ContainerDetail,
+    ) -> impl Iterator<Item = &'a str> {
+        let short = container.id.get(..SHORT_ID);
+        let own = container.name.trim_start_matches('/');
+        let names = self.aliases.iter().chain(&self.dns_names);
+        names
+            .map(String::as_str)
+            .filter(move |name| Some(*name) != short && *name != own)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -169,28 +178,28 @@ mod tests {
         assert!(container.endpoints()["app"].aliases.is_empty());
     }
 
-    /// What engines say of a container with `--network-alias web`, cut to the fields that matter.
+    /// What engines say of a container with `--network-alias web --hostname called-so`, cut to the fields that matter.
     const RECORDED: [&str; 3] = [
         // 20.10
         r#"{"Id":"0dd0c0ffee112233","Name":"/app-web-1","State":{"Status":"running","Running":true,"Paused":false,
             "Pid":71,"StartedAt":"2026-11-22T10:00:00.123456789Z","Health":{"Status":"healthy","Log":[]}},
             "Config":{"Image":"web:1","ExposedPorts":{"80/tcp":{}},"Labels":{"a":"b"}},
             "NetworkSettings":{"SandboxKey":"/var/run/docker/netns/1","Networks":{"app":{"IPAMConfig":null,
-            "Links":null,"Aliases":["web","0dd0c0ffee11"],"NetworkID":"9a98","EndpointID":"0123",
+            "Links":null,"Aliases":["web","called-so","0dd0c0ffee11"],"NetworkID":"9a98","EndpointID":"0123",
             "IPAddress":"10.64.1.2","GlobalIPv6Address":"","MacAddress":"02:42:0a:40:01:02"}}}}"#,
         // 26.1
         r#"{"Id":"0dd0c0ffee112233","Name":"/app-web-1","State":{"Status":"running","Running":true,"Pid":71,
             "StartedAt":"2026-11-22T10:00:00.123456789Z","Health":{"Status":"healthy"}},
             "Config":{"Image":"web:1","ExposedPorts":{"80/tcp":{}},"Labels":{"a":"b"}},
             "NetworkSettings":{"SandboxKey":"/var/run/docker/netns/1","Networks":{"app":{"Aliases":["web"],
-            "DNSNames":["app-web-1","web","0dd0c0ffee11"],"NetworkID":"9a98","EndpointID":"0123",
+            "DNSNames":["app-web-1","web","0dd0c0ffee11","called-so"],"NetworkID":"9a98","EndpointID":"0123",
             "IPAddress":"10.64.1.2","GlobalIPv6Address":"","MacAddress":"02:42:0a:40:01:02"}}}}"#,
         // 28.5
         r#"{"Id":"0dd0c0ffee112233","Name":"/app-web-1","State":{"Status":"running","Running":true,"Pid":71,
             "StartedAt":"2026-11-22T10:00:00.123456789Z","Health":{"Status":"healthy"}},
             "Config":{"Image":"web:1","ExposedPorts":{"80/tcp":{}},"Labels":{"a":"b"}},
             "NetworkSettings":{"SandboxKey":"/var/run/docker/netns/1","Networks":{"app":{"Aliases":["web"],
-            "DNSNames":["app-web-1","web","0dd0c0ffee11"],"GwPriority":0,"NetworkID":"9a98","EndpointID":"0123",
+            "DNSNames":["app-web-1","web","0dd0c0ffee11","called-so"],"GwPriority":0,"NetworkID":"9a98","EndpointID":"0123",
             "IPAddress":"10.64.1.2","GlobalIPv6Address":"","MacAddress":"02:42:0a:40:01:02"}}}}"#,
     ];
 
@@ -199,10 +208,10 @@ mod tests {
         for text in RECORDED {
             let container: ContainerDetail = serde_json::from_str(text).unwrap();
             let endpoint = &container.network_settings.networks["app"];
-            let aliases: Vec<_> = endpoint.given_aliases(&container.id).collect();
-            assert_eq!(aliases, ["web"]);
+            let aliases: BTreeSet<_> = endpoint.given_aliases(&container).collect();
+            assert_eq!(aliases, BTreeSet::from(["called-so", "web"]));
             assert_eq!(endpoint.mac_address, "02:42:0a:40:01:02");
-            assert_eq!(container.state.health.unwrap().status, "healthy");
+            assert_eq!(container.state.health.as_ref().unwrap().status, "healthy");
             assert_eq!(container.config.labels["a"], "b");
             assert!(container.config.exposed_ports.contains_key("80/tcp"));
         }

@@ -106,7 +106,7 @@ fn attachment(
     endpoint: &ContainerEndpoint,
 ) -> Attachment {
     let addresses = [&endpoint.ip_address, &endpoint.global_ipv6_address];
-    let aliases = endpoint.given_aliases(&container.id);
+    let aliases = endpoint.given_aliases(container);
     let aliases: BTreeSet<_> = aliases
         .filter(|alias| alias.len() <= ALIAS_BYTES)
         .map(str::to_owned)
