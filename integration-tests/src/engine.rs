@@ -87,15 +87,17 @@ impl Host {
     /// # Errors
     /// Fails when it cannot be started.
     pub fn begin_engine(&mut self, flags: &str) -> Result<()> {
-        let group = self.control_group();
+        let own = self.engine_flags();
         // Without a service manager nobody else removes what a killed engine left.
         self.run("rm -f /var/run/docker.pid /var/run/docker.sock")?;
-        self.start(
-            &format!(
-                "exec dockerd --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent={group} {flags}"
-            ),
-            LOG,
-        )
+        self.start(&format!("exec dockerd {own} {flags}"), LOG)
+    }
+
+    /// The flags that every engine of the lab has.
+    #[must_use]
+    pub fn engine_flags(&self) -> String {
+        let group = self.control_group();
+        format!("--exec-opt native.cgroupdriver=cgroupfs --cgroup-parent={group}")
     }
 
     /// Waits until the engine answers.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write as _;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -237,6 +238,16 @@ impl Lab {
             host.run("test -S /run/docker/plugins/drover-net.sock && test -S /run/docker/plugins/drover-ipam.sock")
         })?;
         host.start_engine("")
+    }
+
+    /// Tells something that was measured, beside whether all is well.
+    pub fn report(&self, line: &str) {
+        // Nobody is left to be told when standard output is closed.
+        let _told = writeln!(
+            std::io::stdout().lock(),
+            "        engine {:<6} {line}",
+            self.release.version()
+        );
     }
 
     /// The ends of all logs, for a person who looks for a cause.

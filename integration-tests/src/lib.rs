@@ -6,10 +6,11 @@
 //! the process that made the lab.
 //!
 //! - [`lab`], [`host`], [`network`]: the machine parts;
-//! - [`engine`], [`drover`], [`container`], [`traffic`]: what runs on a host;
+//! - [`engine`], [`drover`], [`container`], [`traffic`], [`asking`]: what runs on a host;
 //! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported;
 //! - [`measure`]: what the benchmarks in `src/bin` have in common.
 
+pub mod asking;
 pub mod cache;
 pub mod capability;
 pub mod container;

@@ -9,6 +9,12 @@ use crate::wait;
 
 /// The address of the machine that is neither a host nor the switch.
 pub const OUTSIDE: &str = "198.51.100.2";
+/// What resolves names there: none.
+const OUTSIDE_DNS: &str = concat!(
+    "exec perl - <<'EOF'\n",
+    include_str!("../lab/outside-dns"),
+    "\nEOF"
+);
 /// The same machine over IPv6.
 pub const OUTSIDE_V6: &str = "2001:db8:3::2";
 
@@ -119,6 +125,7 @@ impl Drop for Namespace {
 pub struct Underlay {
     switch: Namespace,
     outside: Namespace,
+    resolver: Child,
 }
 
 impl Underlay {
@@ -146,7 +153,13 @@ impl Underlay {
              ip link set eth0 up
              ip route add default via 198.51.100.1; ip route add default via 2001:db8:3::1",
         )?;
-        Ok(Self { switch, outside })
+        let mut resolver = outside.command(OUTSIDE_DNS);
+        let resolver = resolver.stdin(Stdio::null()).spawn()?;
+        Ok(Self {
+            switch,
+            outside,
+            resolver,
+        })
     }
 
     /// The machine outside.
@@ -210,6 +223,14 @@ impl Underlay {
         self.switch
             .run(&format!("ip link set host{number} {state}"))?;
         Ok(())
+    }
+}
+
+impl Drop for Underlay {
+    fn drop(&mut self) {
+        // The only failure is that it has ended already.
+        let _killed = self.resolver.kill();
+        let _waited = self.resolver.wait();
     }
 }
 

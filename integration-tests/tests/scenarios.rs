@@ -19,6 +19,14 @@ mod isolation;
 mod membership;
 #[path = "scenarios/names.rs"]
 mod names;
+#[path = "scenarios/names_faults.rs"]
+mod names_faults;
+#[path = "scenarios/names_health.rs"]
+mod names_health;
+#[path = "scenarios/names_loss.rs"]
+mod names_loss;
+#[path = "scenarios/names_sandboxes.rs"]
+mod names_sandboxes;
 #[path = "scenarios/networks.rs"]
 mod networks;
 #[path = "scenarios/operator.rs"]
@@ -55,6 +63,11 @@ fn main() -> ExitCode {
         every(removal::SCENARIOS),
         every(registry::SCENARIOS),
         every(names::SCENARIOS),
+        every(names_sandboxes::SCENARIOS),
+        newest(names_sandboxes::NEWEST),
+        newest(names_health::SCENARIOS),
+        newest(names_faults::SCENARIOS),
+        newest(names_loss::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(underlay_v6::SCENARIOS),
