@@ -1,0 +1,243 @@
+//! An opened repository: its files, its key, its lock.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use drover_backup_protocol::{Failure, FailureKind, Repository as Place};
+use rustic_core::repofile::{KeyFile, SnapshotFile};
+use rustic_core::{
+    ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, Repository, RepositoryBackends,
+    RepositoryOptions, RusticError,
+};
+use zeroize::Zeroizing;
+
+use crate::codec::{Codec, hash};
+use crate::failure::{Result, damaged, failure, internal, told};
+use crate::files::{Backend, Files, path_of};
+use crate::lock::{Lock, Mode};
+use crate::report::{Bars, Reporter};
+use crate::storage;
+
+/// The format of repositories that is read and written.
+const VERSION: u32 = 2;
+
+/// Packs are closed when they have this size, bytes: as restic does by default.
+pub(crate) const PACK_SIZE: usize = 16 << 20;
+
+/// An opened repository.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Its files.
+    pub(crate) files: Arc<Files>,
+    /// The library's view of it.
+    pub(crate) repository: Repository<OpenStatus>,
+    /// Its key at work.
+    pub(crate) codec: Codec,
+    /// Who is told how far the work is.
+    pub(crate) reporter: Reporter,
+    place: Place,
+}
+
+/// Whether a repository is made where none is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Make {
+    /// It is a failure that there is none.
+    Never,
+    /// It is made.
+    IfMissing,
+}
+
+impl Session {
+    /// Opens a repository; with it comes whether it was made now.
+    pub(crate) fn open(place: &Place, make: Make, reporter: &Reporter) -> Result<(Self, bool)> {
+        reporter.meter().limit(place.bandwidth);
+        let password = password(&place.password_file)?;
+        let files = Arc::new(Files::new(storage::open(place)?, reporter.clone()));
+        let there = !files.list(FileType::Config)?.is_empty();
+        if !there && make == Make::Never {
+            return Err(missing(&files));
+        }
+        let mut made = false;
+        if !there {
+            made = init(&files, place, &password, reporter)?;
+        }
+        let repository = library(&files, place, reporter)?
+            .open(&Credentials::password(password.as_str()))
+            .map_err(|error| unopened(&files, &error))?;
+        let version = repository.config().version;
+        if version != VERSION {
+            return Err(other_version(&files, version));
+        }
+        let codec = Codec::new(&repository.key())?;
+        let session = Self {
+            files,
+            repository,
+            codec,
+            reporter: reporter.clone(),
+            place: place.clone(),
+        };
+        Ok((session, made))
+    }
+
+    /// Takes a lock on it.
+    pub(crate) fn lock(&self, mode: Mode) -> Result<Lock> {
+        Lock::take(&self.files, &self.codec, mode)
+    }
+
+    /// The library's view once more, to be used up; the key is not derived again.
+    pub(crate) fn reopen(&self) -> Result<Repository<OpenStatus>> {
+        library(&self.files, &self.place, &self.reporter)?
+            .open(&Credentials::Masterkey(self.repository.key()))
+            .map_err(|error| self.explain(&error))
+    }
+
+    /// The repository's id.
+    pub(crate) fn id(&self) -> String {
+        self.repository.config().id.to_hex().as_str().to_owned()
+    }
+
+    /// All snapshots, oldest first.
+    pub(crate) fn snapshots(&self) -> Result<Vec<SnapshotFile>> {
+        let mut snapshots = Vec::new();
+        for (id, _) in self.files.list(FileType::Snapshot)? {
+            let path = path_of(FileType::Snapshot, &id);
+            let Some(sealed) = self.files.read_path(&path)? else {
+                // Another process has forgotten it meanwhile.
+                continue;
+            };
+            let json = self
+                .codec
+                .unseal_file(&sealed)
+                .ok_or_else(|| damaged(&path, "it is not what was written"))?;
+            let mut snapshot: SnapshotFile =
+                serde_json::from_slice(&json).map_err(|error| damaged(&path, error))?;
+            snapshot.id = id.into();
+            snapshots.push(snapshot);
+        }
+        snapshots.sort_by_key(|snapshot| (snapshot.time.timestamp(), snapshot.id));
+        Ok(snapshots)
+    }
+
+    /// What an error of the library means.
+    pub(crate) fn explain(&self, error: &RusticError) -> Failure {
+        self.files.explain(error)
+    }
+}
+
+/// The password: the first line of a file.
+fn password(path: &Path) -> Result<Zeroizing<String>> {
+    let text = Zeroizing::new(storage::read_secret(path, "password file")?);
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(failure(
+            FailureKind::InvalidInput,
+            format!(
+                "the first line of the password file `{}` is empty",
+                path.display()
+            ),
+        ));
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+fn library(files: &Arc<Files>, place: &Place, reporter: &Reporter) -> Result<Repository<()>> {
+    let mut options = RepositoryOptions::default().no_cache(place.cache.is_none());
+    if let Some(cache) = &place.cache {
+        options = options.cache_dir(cache.clone());
+    }
+    let backends = RepositoryBackends::new(Arc::new(Backend(Arc::clone(files))), None);
+    Repository::new_with_progress(&options, &backends, Bars(reporter.clone()))
+        .map_err(|error| files.explain(&error))
+}
+
+/// Makes a repository; `false` when another process was faster.
+fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) -> Result<bool> {
+    files.create()?;
+    let config = ConfigOptions::default()
+        .set_version(VERSION)
+        .set_datapack_size(bytes(PACK_SIZE)?)
+        .set_datapack_growfactor(0_u32);
+    let made = library(files, place, reporter)?.init(
+        &Credentials::password(password),
+        &KeyOptions::default(),
+        &config,
+    );
+    match made {
+        Ok(_) => Ok(true),
+        Err(error) => {
+            files.withdraw_key()?;
+            if let Some(failed) = files.take_failure() {
+                return Err(failed);
+            }
+            if files.list(FileType::Config)?.is_empty() {
+                return Err(internal(told(&error)));
+            }
+            Ok(false)
+        }
+    }
+}
+
+fn bytes(size: usize) -> Result<bytesize::ByteSize> {
+    u64::try_from(size)
+        .map(bytesize::ByteSize::b)
+        .map_err(internal)
+}
+
+fn missing(files: &Files) -> Failure {
+    let location = files.location();
+    failure(
+        FailureKind::NoRepository,
+        format!(
+            "there is no repository at `{location}`: it has no file `config`; `drover backup init` makes one"
+        ),
+    )
+}
+
+fn other_version(files: &Files, version: u32) -> Failure {
+    let location = files.location();
+    let remedy = if version < VERSION {
+        "; `restic migrate upgrade_repo_v2` makes it one of version 2"
+    } else {
+        ""
+    };
+    failure(
+        FailureKind::UnsupportedVersion,
+        format!(
+            "the repository at `{location}` has format version {version}, and {VERSION} is what is known here{remedy}"
+        ),
+    )
+}
+
+/// Why a repository could not be opened: the target, the password, or damage to one of two small files.
+fn unopened(files: &Files, error: &RusticError) -> Failure {
+    if let Some(failed) = files.take_failure() {
+        return failed;
+    }
+    if let Some(damage) = damaged_key(files) {
+        return damage;
+    }
+    if error.is_incorrect_password() {
+        let location = files.location();
+        return failure(
+            FailureKind::WrongPassword,
+            format!("the password opens no key of the repository at `{location}`"),
+        );
+    }
+    // The target answers, the keys are whole and one was opened: one file is left.
+    damaged("config", "it is not what was written")
+}
+
+/// The first key that is not what was written.
+fn damaged_key(files: &Files) -> Option<Failure> {
+    let keys = files.list(FileType::Key).ok()?;
+    keys.into_iter().find_map(|(id, _)| {
+        let content = files.read(FileType::Key, &id).ok()?;
+        let readable = serde_json::from_slice::<KeyFile>(&content).is_ok();
+        (hash(&content) != id || !readable).then(|| {
+            damaged(
+                &path_of(FileType::Key, &id),
+                "it is not what was written, and so the password cannot be tried",
+            )
+        })
+    })
+}
