@@ -76,6 +76,15 @@ fn works(one: &Host, two: &Host, limit: u64) -> Result<()> {
             )
         })?;
         host.inside("shop-client-1", "wget -q -T 2 -O - http://web/")?;
+        let own = host.address_of("shop-web-1", "shop_app")?;
+        for name in ["web", "web.shop_app"] {
+            host.is_told("shop-client-1", name, &[&own, &address], 5)?;
+            let told = host.told_in_order("shop-client-1", name)?;
+            ensure!(
+                told.first() == Some(&own),
+                "the nearest comes first: {told:?}"
+            );
+        }
         host.fetch(&format!("http://{}:8080/", other.address()))?;
         host.fetch("http://127.0.0.1:8080/")?;
         let shown = host.run("cd /srv/shop && docker compose ps")?;
