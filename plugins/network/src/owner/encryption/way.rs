@@ -38,6 +38,14 @@ impl AllWays {
         lanes.map(|(lane, ways)| (*lane, ways))
     }
 
+    /// The lanes to ask a peer by in this round: all, if anything about one is in doubt; else every other one, and the rest
+    /// the next time. So each is heard of every 20 s, as RFC 3948 (section 4) has it for firewalls and NATs, which forget.
+    fn due(&self, host: &HostName) -> impl Iterator<Item = Lane> {
+        let calm = self.of(host).all(|(_, ways)| ways.is_calm());
+        let lanes = self.of(host).map(|(lane, _)| lane);
+        lanes.filter(move |lane| !calm || lane.get() & 1 == self.round & 1)
+    }
+
     /// The lanes that take another way than to where the peer says it is.
     pub(super) fn detours(&self, host: &HostName) -> BTreeMap<Lane, Way> {
         let detours = self.of(host);
@@ -79,19 +87,14 @@ impl AllWays {
 }
 
 impl Encryption {
-    /// What to ask a peer to learn of its ways: by what is tried, and by each lane if anything about one is in doubt; else by
-    /// every other lane, and by the rest the next time. So each is heard of every 20 s, as RFC 3948 (section 4) has it for
-    /// firewalls and NATs, which forget.
+    /// What to ask a peer to learn of its ways: by the lanes whose turn it is, and by what is tried.
     pub(super) fn way_targets(&self, host: &HostName, target: Target) -> BTreeSet<Target> {
-        let mut targets = BTreeSet::new();
-        let calm = self.ways.of(host).all(|(_, ways)| ways.is_calm());
+        let present = self.ways.due(host).map(|lane| Target {
+            mark: lane.get(),
+            ..target
+        });
+        let mut targets: BTreeSet<_> = present.collect();
         for (lane, ways) in self.ways.of(host) {
-            if !calm || lane.get() & 1 == self.ways.round & 1 {
-                targets.insert(Target {
-                    mark: lane.get(),
-                    ..target
-                });
-            }
             if let Some((_, attempt)) = ways.trial() {
                 targets.insert(Target {
                     mark: TRIAL | lane.get(),
@@ -334,4 +337,38 @@ fn source_to(remote: IpAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((remote, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_calm_peer_is_asked_by_half_of_its_lanes_and_then_by_the_others() {
+        let home = Way {
+            local: "192.0.2.1".parse().unwrap(),
+            remote: "192.0.2.2".parse().unwrap(),
+            port: 4740,
+        };
+        let host: HostName = "there".parse().unwrap();
+        let lanes = Lane::first(Lane::MAX).map(|lane| (lane, Ways::new(home)));
+        let mut all = AllWays {
+            ways: BTreeMap::from([(host.clone(), lanes.collect())]),
+            ..AllWays::default()
+        };
+        let due = |all: &AllWays| all.due(&host).map(Lane::get).collect::<Vec<_>>();
+        assert_eq!(due(&all).len(), 8, "nobody has answered yet");
+        let answer = |all: &mut AllWays, answered: bool| {
+            for ways in all.ways.values_mut().flat_map(BTreeMap::values_mut) {
+                ways.choose();
+                ways.conclude(answered, None);
+            }
+        };
+        answer(&mut all, true);
+        assert_eq!(due(&all), [0, 2, 4, 6]);
+        all.round = 255;
+        assert_eq!(due(&all), [1, 3, 5, 7]);
+        answer(&mut all, false);
+        assert_eq!(due(&all).len(), 8, "it is silent");
+    }
 }
