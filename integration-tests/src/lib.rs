@@ -7,6 +7,7 @@
 //!
 //! - [`lab`], [`host`], [`network`]: the machine parts;
 //! - [`engine`], [`drover`], [`container`], [`traffic`], [`asking`]: what runs on a host;
+//! - [`load`], [`inject`], [`sniff`]: what travels between hosts, and what is seen of it;
 //! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported;
 //! - [`measure`]: what the benchmarks in `src/bin` have in common.
 
@@ -20,6 +21,7 @@ pub mod host;
 pub mod inject;
 pub mod interrupt;
 pub mod lab;
+pub mod load;
 pub mod measure;
 pub mod measured_path;
 pub mod network;

@@ -13,7 +13,7 @@ use crate::wait;
 /// What packets that are looked for are filled with: `ping -p`.
 pub const PATTERN: &str = "64726f766572636c6561722121";
 /// The same, as it lies in a packet.
-const TEXT: &str = "droverclear!!";
+pub(crate) const TEXT: &str = "droverclear!!";
 
 /// A capture of everything on the hosts' links.
 #[derive(Debug)]
@@ -95,11 +95,7 @@ impl Sniffer {
             seen.encrypted += count(&file, "esp or (udp and portrange 4740-4747)")?;
             seen.fragments += count(&file, "ip[6:2] & 0x3fff != 0 or ip6[6] == 44")?;
             let bytes = std::fs::read(&capture)?;
-            let pattern = TEXT.as_bytes();
-            seen.clear += bytes
-                .windows(pattern.len())
-                .filter(|window| *window == pattern)
-                .count();
+            seen.clear += memchr::memmem::find_iter(&bytes, TEXT).count();
         }
         Ok(seen)
     }
@@ -117,6 +113,10 @@ impl Drop for Sniffer {
 
 /// How many packets of a capture match a filter.
 fn count(file: &str, filter: &str) -> Result<usize> {
-    let said = machine(&["tcpdump", "-n", "-r", file, filter]).context("reading a capture")?;
-    Ok(said.lines().filter(|line| line.contains(" IP")).count())
+    let said = machine(&["tcpdump", "-n", "--count", "-r", file, filter]);
+    let said = said.context("reading a capture")?;
+    let count = said.split_whitespace().next().map(str::parse);
+    count
+        .with_context(|| format!("tcpdump says: {said}"))?
+        .context("a count")
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use integration_tests::drover::{CREATE, PLUGINS};
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
+use integration_tests::load::Load;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;
 
@@ -64,11 +65,11 @@ fn engine_is_prompt(host: &Host) -> Result<()> {
 
 fn each(lab: &mut Lab) -> Result<()> {
     let (a, b) = lab.two_sleepers("app")?;
-    let (one, two) = lab.pair_mut()?;
-    let there = one.flow("ann", &b)?;
-    let back = two.flow("bob", &a)?;
+    let (one, two) = lab.pair()?;
+    let there = Load::start((one, "ann"), (two, "bob"), &b)?;
+    let back = Load::start((two, "bob"), (one, "ann"), &a)?;
     for plugin in PLUGINS {
-        for host in [&*one, &*two] {
+        for host in [one, two] {
             let before = host.processes(plugin)?;
             host.kill(plugin, "9")?;
             engine_is_prompt(host)?;
@@ -87,8 +88,9 @@ fn each(lab: &mut Lab) -> Result<()> {
             })?;
         }
     }
-    one.end_flow(&there)?.at_most(0)?;
-    two.end_flow(&back)?.at_most(0)?;
+    for load in [there, back] {
+        load.end()?.is_whole()?;
+    }
     lab.doctor_is_clean()
 }
 
