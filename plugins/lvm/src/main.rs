@@ -18,7 +18,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use lvm2_sys::Lvm;
-use nix::fcntl::{Flock, FlockArg};
 
 fn main() -> ExitCode {
     match run() {
@@ -40,11 +39,8 @@ fn run() -> Result<()> {
     };
     let answers = private_output()?;
     let file = File::create(&lock).with_context(|| format!("opening `{}`", lock.display()))?;
-    let _lock = Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .with_context(|| format!("locking `{}`", lock.display()))?;
     let mut lvm = Lvm::open()?;
-    serve::serve(io::stdin().lock(), answers, &mut lvm)
+    serve::serve(io::stdin().lock(), answers, &file, &mut lvm)
 }
 
 /// Standard output for answers alone: what the library writes there goes to standard error instead.

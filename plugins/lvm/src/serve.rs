@@ -1,18 +1,29 @@
 //! Requests in, answers out.
 
+use std::fs::File;
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result};
 use drover_lvm_protocol::{Answer, Request};
 use lvm2_sys::{Lvm, Output};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::device_mapper::DeviceMapper;
 use crate::thin;
 
 /// Answers every line until there are no more.
-pub(crate) fn serve(requests: impl BufRead, mut answers: impl Write, lvm: &mut Lvm) -> Result<()> {
+pub(crate) fn serve(
+    requests: impl BufRead,
+    mut answers: impl Write,
+    lock: &File,
+    lvm: &mut Lvm,
+) -> Result<()> {
     for line in requests.lines() {
         let line = line.context("reading a request")?;
+        // The process of one who was killed does its last request to the end.
+        let _lock = Flock::lock(lock.try_clone()?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context("locking")?;
         let answer = match serde_json::from_str(&line) {
             Ok(request) => answer(request, lvm).unwrap_or_else(|error| failed(&error)),
             Err(error) => failed(&anyhow::Error::new(error).context("the request")),
@@ -35,13 +46,17 @@ fn failed(error: &anyhow::Error) -> Answer {
 fn answer(request: Request, lvm: &mut Lvm) -> Result<Answer> {
     match request {
         Request::Lvm { arguments } => Ok(output(lvm.run(&arguments)?)),
-        Request::Together { devices, commands } => together(&devices, &commands, lvm),
+        Request::ThinSnapshots {
+            pool,
+            suspend,
+            snapshots,
+        } => thin::snapshots(&pool, &suspend, &snapshots),
         Request::Status { device } => Ok(Answer::Status {
             target: DeviceMapper::open()?.status(&device)?,
         }),
         Request::ThinDevices(metadata) => thin::devices(&metadata),
         Request::ThinChanges { metadata, old, new } => thin::changes(&metadata, old, new),
-        Request::Recover { prefix, pool } => recover(&prefix, pool.as_deref()),
+        Request::Recover { prefix, pools } => recover(&prefix, &pools),
     }
 }
 
@@ -53,47 +68,7 @@ fn output(output: Output) -> Answer {
     }
 }
 
-/// Runs commands while devices are suspended.
-fn together(devices: &[String], commands: &[Vec<String>], lvm: &mut Lvm) -> Result<Answer> {
-    let mapper = DeviceMapper::open()?;
-    let mut suspended = Vec::new();
-    let done = run_suspended(&mapper, devices, commands, (lvm, &mut suspended));
-    // The commands have resumed some of them by then; resuming again is nothing.
-    let mut resumed = Ok(());
-    for device in suspended {
-        if let Err(error) = mapper.resume(device) {
-            resumed = Err(error);
-        }
-    }
-    let answer = done?;
-    resumed?;
-    Ok(answer)
-}
-
-fn run_suspended<'device>(
-    mapper: &DeviceMapper,
-    devices: &'device [String],
-    commands: &[Vec<String>],
-    (lvm, suspended): (&mut Lvm, &mut Vec<&'device str>),
-) -> Result<Answer> {
-    for device in devices {
-        // Before it is tried: one that fails half way is resumed too.
-        suspended.push(device);
-        if !mapper.suspend(device)? {
-            suspended.pop();
-        }
-    }
-    let mut last = Output::default();
-    for command in commands {
-        last = lvm.run(command)?;
-        if !last.is_success {
-            break;
-        }
-    }
-    Ok(output(last))
-}
-
-fn recover(prefix: &str, pool: Option<&str>) -> Result<Answer> {
+fn recover(prefix: &str, pools: &[String]) -> Result<Answer> {
     let mapper = DeviceMapper::open()?;
     let mut resumed = Vec::new();
     for device in mapper.list()? {
@@ -102,9 +77,9 @@ fn recover(prefix: &str, pool: Option<&str>) -> Result<Answer> {
             resumed.push(device);
         }
     }
-    let released = match pool {
-        Some(pool) => thin::release_left_over(&mapper, pool)?,
-        None => false,
-    };
+    let mut released = false;
+    for pool in pools {
+        released |= thin::release_left_over(&mapper, pool)?;
+    }
     Ok(Answer::Recovered { resumed, released })
 }

@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use anyhow::{Context, Result};
 use drover_lvm_protocol::{Answer, Metadata};
 use drover_thin_metadata::{BLOCK_SIZE, Block, DeviceId, Pool, ReadBlock, View};
-use nix::errno::Errno;
 use nix::libc::O_DIRECT;
 
 use crate::device_mapper::{self, DeviceMapper};
@@ -25,6 +24,52 @@ impl ReadBlock for Direct {
             .ok_or(io::ErrorKind::InvalidInput)?;
         self.0.read_exact_at(&mut block.0, offset)
     }
+}
+
+/// Makes thin devices snapshots of others while devices are suspended.
+pub(crate) fn snapshots(
+    pool: &str,
+    suspend: &[String],
+    snapshots: &[(u32, u32)],
+) -> Result<Answer> {
+    let mapper = DeviceMapper::open()?;
+    let mut suspended = Vec::new();
+    let done = suspend_all(&mapper, suspend, &mut suspended)
+        .and_then(|()| snapshot_all(&mapper, pool, snapshots));
+    let mut resumed = Ok(());
+    for device in suspended {
+        if let Err(error) = mapper.resume(device) {
+            resumed = Err(error);
+        }
+    }
+    done?;
+    resumed?;
+    Ok(Answer::Done)
+}
+
+fn suspend_all<'device>(
+    mapper: &DeviceMapper,
+    devices: &'device [String],
+    suspended: &mut Vec<&'device str>,
+) -> Result<(), device_mapper::Error> {
+    for device in devices {
+        if mapper.suspend(device)? {
+            suspended.push(device);
+        }
+    }
+    Ok(())
+}
+
+fn snapshot_all(
+    mapper: &DeviceMapper,
+    pool: &str,
+    snapshots: &[(u32, u32)],
+) -> Result<(), device_mapper::Error> {
+    for (origin, snapshot) in snapshots {
+        mapper.message(pool, &format!("delete {snapshot}"))?;
+        mapper.message(pool, &format!("create_snap {snapshot} {origin}"))?;
+    }
+    Ok(())
 }
 
 /// A metadata snapshot, released in the end.
@@ -49,15 +94,15 @@ impl<'pool> Reserved<'pool> {
 
 /// Releases the metadata snapshot that a process which was killed has left.
 pub(crate) fn release_left_over(mapper: &DeviceMapper, pool: &str) -> Result<bool> {
-    match mapper.message(pool, RELEASE) {
-        Ok(()) => Ok(true),
-        // None is held, or the pool is not active, so that it holds none.
-        Err(device_mapper::Error::Call {
-            errno: Errno::EINVAL | Errno::ENXIO,
-            ..
-        }) => Ok(false),
-        Err(error) => Err(error.into()),
+    // Transaction, metadata, data, and the block of the snapshot, or a hyphen when none is held.
+    let held = mapper.status(pool)?.is_some_and(|target| {
+        let word = target.status.split_whitespace().nth(3);
+        word.is_some_and(|held| held != "-")
+    });
+    if held {
+        mapper.message(pool, RELEASE)?;
     }
+    Ok(held)
 }
 
 /// Does something with the metadata of a pool as it is now.

@@ -7,8 +7,8 @@
 //!          liblvm2cmd, /dev/mapper/control
 //! ```
 //!
-//! The process chooses nothing: it runs what it is told, and has no record. It ends with its standard input. Of two
-//! processes with one lock file, the second waits for the end of the first.
+//! The process chooses nothing: it runs what it is told, and has no record. It ends with its standard input. Of
+//! processes with one lock file, one at a time does a request.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,14 +21,16 @@ pub enum Request {
         /// The command and its arguments, such as `["lvs", "--units", "b"]`.
         arguments: Vec<String>,
     },
-    /// Suspends devices, then runs commands until one fails, then resumes the devices, whatever has happened: nothing is
-    /// written to any of them between the first command and the last one that has to do with it. File systems on them are
-    /// brought to rest first.
-    Together {
-        /// Names of devices of device-mapper. Those that are not there are passed over.
-        devices: Vec<String>,
-        /// Commands of LVM.
-        commands: Vec<Vec<String>>,
+    /// Makes thin devices snapshots of others, all at one instant: devices are suspended first, with the file systems on
+    /// them brought to rest, and resumed in the end, whatever has happened.
+    ThinSnapshots {
+        /// The device of the pool.
+        pool: String,
+        /// Names of devices of device-mapper to be suspended: those of the origins. Those that are not there are passed
+        /// over, as nobody can write to them.
+        suspend: Vec<String>,
+        /// The number of an origin, and that of a thin device which is there and not active, and whose content is lost.
+        snapshots: Vec<(u32, u32)>,
     },
     /// Asks the first target of a device how it is.
     Status {
@@ -52,9 +54,8 @@ pub enum Request {
     Recover {
         /// Devices whose names begin so.
         prefix: String,
-        /// The device of the pool, when there is one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pool: Option<String>,
+        /// Devices of the pool. Those that are not there are passed over.
+        pools: Vec<String>,
     },
 }
 
@@ -71,7 +72,7 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    /// What the last command of LVM that was run came to.
+    /// What a command of LVM came to.
     Output {
         /// LVM's return code: 1 for success, 2 to 5 for failures.
         code: i32,
@@ -80,6 +81,8 @@ pub enum Answer {
         /// What it complained of, by line.
         errors: Vec<String>,
     },
+    /// It was done.
+    Done,
     /// How the first target of a device is.
     Status {
         /// The target and its status, as the kernel says it; `None` when there is no such device.

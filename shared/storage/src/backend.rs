@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use drover_model::{BackendKind, ByteSize, FileSystem, SnapshotId, VolumeId};
@@ -161,17 +162,46 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// When the pool is not usable.
     fn objects(&self) -> Result<BTreeSet<Object>>;
 
-    /// Removes what a kill left half made, and has the space of what was removed freed soon. Nothing else may be under way.
+    /// Removes what a kill left half made. Nothing else may be under way.
     ///
     /// # Errors
     /// When the pool is not usable.
     fn tidy(&self) -> Result<()>;
+
+    /// Has the space of what was removed freed soon.
+    ///
+    /// # Errors
+    /// When the pool is not usable.
+    fn reclaim(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lets go of what the pool lies on, of which nothing may be in use, and with `delete` removes it, as far as it was made
+    /// here. Tells what was removed, as a person reads it.
+    ///
+    /// # Errors
+    /// When something is in use, or cannot be removed.
+    fn close(&self, delete: bool) -> Result<Vec<String>>;
 
     /// How the pool is.
     ///
     /// # Errors
     /// When it cannot be asked.
     fn pool(&self) -> Result<PoolState>;
+
+    /// The ranges of the device of a snapshot, in bytes, that may differ from an older one of the same volume: in
+    /// order, and not touching. Without an older one, the ranges that may hold anything but zeros. `None` on backends
+    /// of files, and of devices that cannot tell.
+    ///
+    /// # Errors
+    /// When either is not there, or the pool is not usable.
+    fn changes(
+        &self,
+        _since: Option<&SnapshotRef>,
+        _snapshot: &SnapshotRef,
+    ) -> Result<Option<Vec<Range<u64>>>> {
+        Ok(None)
+    }
 
     /// The block device of an object, readable while it is attached; `None` on backends of files.
     ///

@@ -420,11 +420,36 @@ impl Backend for Btrfs {
         for (_, folder) in entries(&self.base.join("snapshots"))? {
             remove_if_empty(&folder)?;
         }
+        self.forget_quotas()?;
+        self.reclaim()
+    }
+
+    fn reclaim(&self) -> Result<()> {
         if self.removed.swap(false, Ordering::Relaxed) {
             request::sync(&open(&self.base)?)
                 .map_err(|errno| Error::system("sync", &self.base)(errno.into()))?;
         }
-        self.forget_quotas()
+        Ok(())
+    }
+
+    fn close(&self, delete: bool) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        match &self.loop_file {
+            Some(file) => {
+                mounts::release(&self.base)?;
+                if delete {
+                    fs::remove_file(file).map_err(Error::system("remove", file))?;
+                    removed.push(format!("loop file {}", file.display()));
+                }
+            }
+            None if delete => {
+                for folder in ["volumes", "snapshots", "staging"] {
+                    remove_if_empty(&self.base.join(folder))?;
+                }
+            }
+            None => {}
+        }
+        Ok(removed)
     }
 
     fn pool(&self) -> Result<PoolState> {

@@ -157,6 +157,21 @@ impl Backend for Directory {
         Ok(())
     }
 
+    fn close(&self, delete: bool) -> Result<Vec<String>> {
+        if delete {
+            for folder in ["volumes", "staging"] {
+                // Only what is empty: what is in use is not there any more.
+                match fs::remove_dir(self.base.join(folder)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::system("remove", self.base.join(folder))(error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
     fn pool(&self) -> Result<PoolState> {
         plain_state(&self.base)
     }

@@ -11,6 +11,7 @@ mod error;
 pub mod loop_file;
 pub mod mounts;
 pub mod program;
+mod thin;
 pub mod walk;
 
 pub use backend::{
@@ -19,3 +20,4 @@ pub use backend::{
 pub use btrfs::{Btrfs, LoopPool, is_btrfs};
 pub use directory::Directory;
 pub use error::{Error, ErrorKind, Result};
+pub use thin::{Thin, ThinPlace, missing_for_thin};

@@ -11,6 +11,8 @@ mod lab;
 mod limits;
 #[path = "conformance/snapshots.rs"]
 mod snapshots;
+#[path = "conformance/thin.rs"]
+mod thin;
 #[path = "conformance/volumes.rs"]
 mod volumes;
 
@@ -69,4 +71,47 @@ fn a_loop_file_that_is_gone_is_told_and_never_made_anew_over_what_is_mounted() {
 fn a_loop_file_grows_when_the_setting_does() {
     let Some(lab) = Lab::btrfs() else { return };
     limits::a_loop_file_grows(&lab);
+}
+
+/// Tests of thin pools alone.
+macro_rules! of_thin_pools {
+    ($($test:ident),+ $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                if let Some(lab) = Lab::thin() {
+                    thin::$test(&lab);
+                }
+            }
+        )+
+    };
+}
+
+of_thin_pools! {
+    what_a_kill_left_of_a_volume_is_tidied_away,
+    the_changes_of_a_snapshot_are_those_of_its_device,
+    xfs_and_its_clone_are_mounted_side_by_side,
+    what_cannot_be_made_is_refused_in_words,
+    a_process_for_lvm_that_dies_is_started_anew,
+    a_pool_is_found_again_after_a_reboot,
+    a_pool_that_there_is_is_used,
+    damaged_metadata_is_told_with_the_remedy,
+}
+
+#[test]
+fn without_device_mapper_there_is_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    match drover_storage::missing_for_thin() {
+        None => {}
+        Some(reason) => {
+            let error =
+                lab::open_thin_at(lab::thin_file(folder.path()), folder.path()).unwrap_err();
+            assert_eq!(error.to_string(), reason);
+            assert!(
+                reason.contains("use the backend") || reason.contains("install"),
+                "{reason}"
+            );
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
 }

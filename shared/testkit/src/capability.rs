@@ -22,6 +22,11 @@ const BTRFS: &str = "file=$(mktemp)
     mkfs.btrfs -q \"$file\"
     mount -o loop \"$file\" /mnt";
 
+/// The driver, where need be as a module, and the programs.
+const THIN: &str = "grep -q device-mapper /proc/misc || modprobe dm_thin_pool 2>/dev/null || true
+    grep -q device-mapper /proc/misc || { echo 'the kernel has no device-mapper' >&2; exit 1; }
+    which lvm thin_check >/dev/null || { echo 'there is no lvm, or no thin_check' >&2; exit 1; }";
+
 /// Something that a test needs of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
@@ -37,6 +42,8 @@ pub enum Capability {
     Forwarding,
     /// ESP with AES-GCM, and XFRM interfaces.
     Esp,
+    /// Thin pools: device-mapper, LVM, and the programs for thin pools.
+    DeviceMapper,
     /// The program `etcd`.
     Etcd,
     /// The program `dockerd`.
@@ -49,13 +56,14 @@ pub enum Capability {
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Namespaces,
         Self::Vxlan,
         Self::Nftables,
         Self::BridgeTables,
         Self::Forwarding,
         Self::Esp,
+        Self::DeviceMapper,
         Self::Etcd,
         Self::Dockerd,
         Self::Qemu,
@@ -72,6 +80,7 @@ impl Capability {
             Self::BridgeTables => "bridge-tables",
             Self::Forwarding => "forwarding",
             Self::Esp => "esp",
+            Self::DeviceMapper => "device-mapper",
             Self::Etcd => "etcd",
             Self::Dockerd => "dockerd",
             Self::Qemu => "qemu",
@@ -104,6 +113,7 @@ impl Capability {
                  nft add rule netdev drover a fwd to drover-b"
             )),
             Self::Esp => in_namespace(ENCRYPTION),
+            Self::DeviceMapper => in_namespace(THIN),
             Self::Etcd => without_program("etcd"),
             Self::Dockerd => without_program("dockerd"),
             Self::Qemu => without_program("qemu-system-x86_64"),

@@ -1,9 +1,12 @@
 //! A place for a backend, in a mount namespace of its own.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use drover_model::{SnapshotId, VolumeId};
-use drover_storage::{Access, Backend, Btrfs, Directory, LoopPool, Object, Shape, SnapshotRef};
+use drover_storage::{
+    Access, Backend, Btrfs, Directory, Error, LoopPool, Object, Shape, SnapshotRef, Thin, ThinPlace,
+};
 use drover_testkit::capability::{Capability, Verdict, judge};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -19,6 +22,9 @@ pub(crate) struct Lab {
 pub(crate) fn each(test: fn(&Lab)) {
     test(&Lab::directory());
     if let Some(lab) = Lab::btrfs() {
+        test(&lab);
+    }
+    if let Some(lab) = Lab::thin() {
         test(&lab);
     }
 }
@@ -51,6 +57,31 @@ fn open_btrfs(folder: &Path) -> Box<dyn Backend> {
     Box::new(Btrfs::open_loop(&pool(folder)).unwrap())
 }
 
+/// The program for LVM, of another package: in `DROVER_BIN`, or where cargo builds it.
+fn drover_lvm() -> PathBuf {
+    let folder = std::env::var_os("DROVER_BIN").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| {
+        let program = std::env::current_exe().unwrap();
+        program.ancestors().nth(2).unwrap().to_owned()
+    });
+    folder.join("drover-lvm")
+}
+
+pub(crate) fn open_thin_at(place: ThinPlace, folder: &Path) -> Result<Thin, Error> {
+    Thin::open(place, &drover_lvm(), &folder.join("thin"))
+}
+
+pub(crate) fn thin_file(folder: &Path) -> ThinPlace {
+    ThinPlace::LoopFile {
+        file: folder.join("thin.img"),
+        size: Some("512M".parse().unwrap()),
+    }
+}
+
+fn open_thin(folder: &Path) -> Box<dyn Backend> {
+    Box::new(open_thin_at(thin_file(folder), folder).unwrap())
+}
+
 impl Lab {
     pub(crate) fn directory() -> Self {
         Self::new(open_directory)
@@ -58,8 +89,17 @@ impl Lab {
 
     /// `None` where there is no btrfs and none is required.
     pub(crate) fn btrfs() -> Option<Self> {
-        match judge(&[Capability::Btrfs]) {
-            Verdict::Run => Some(Self::new(open_btrfs)),
+        Self::with(Capability::Btrfs, open_btrfs)
+    }
+
+    /// `None` where there is no device-mapper and none is required.
+    pub(crate) fn thin() -> Option<Self> {
+        Self::with(Capability::DeviceMapper, open_thin)
+    }
+
+    fn with(need: Capability, open: fn(&Path) -> Box<dyn Backend>) -> Option<Self> {
+        match judge(&[need]) {
+            Verdict::Run => Some(Self::new(open)),
             Verdict::Skip(missing) => {
                 let reasons: Vec<_> = missing.iter().filter_map(|it| it.absence()).collect();
                 println!("skipped: {}", reasons.join(", "));
@@ -120,8 +160,18 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// The volume group of a thin pool.
+    pub(crate) fn group(&self) -> Option<String> {
+        let place = self.backend.pool().ok()?.place;
+        let (group, _) = place.split_once('/')?;
+        (self.backend.kind().as_str() == "thin").then(|| group.to_owned())
+    }
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
+        let group = self.group();
         // The folder can be removed only once nothing is mounted in it.
         let mounts = drover_storage::mounts::list().unwrap();
         for it in mounts.iter().rev() {
@@ -129,6 +179,13 @@ impl Drop for Lab {
                 let detach = nix::mount::MntFlags::MNT_DETACH;
                 nix::mount::umount2(&it.at, detach).unwrap();
             }
+        }
+        // Then its loop device ends as well.
+        if let Some(group) = group {
+            let removed = Command::new("vgremove")
+                .args(["-qq", "-f", &group])
+                .status();
+            assert!(removed.unwrap().success() || std::thread::panicking());
         }
     }
 }

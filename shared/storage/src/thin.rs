@@ -1,0 +1,607 @@
+//! Volumes in a thin pool of LVM, with ext4 or xfs on each.
+//!
+//! What there is, LVM knows: logical volumes of ours have the tag `drover`, and those that are complete the tag
+//! `drover.ready`. LVM is driven by a process of its own, `drover-lvm`; nothing of it is linked here.
+//!
+//! A volume is mounted by way of a place out of sight, from where a directory of its file system is bound to where it
+//! is wanted.
+
+mod file_system;
+mod helper;
+mod lvm;
+mod name;
+mod pool;
+mod report;
+mod state;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use drover_model::{BackendKind, ByteSize, FileSystem, VolumeId};
+use tracing::{info, warn};
+
+use crate::backend::{
+    Abilities, Access, Backend, Object, PoolState, Shape, SnapshotRef, Source, Usage,
+};
+use crate::error::{Error, Result};
+use crate::loop_file::LoopDevice;
+use crate::mounts;
+use file_system::Staged;
+use helper::Helper;
+use lvm::Lvm;
+use name::{INSTANT, INSTANT_DONE, OURS, READY, Role};
+pub use pool::{ThinPlace, missing_for_thin};
+use report::{LogicalVolume, PoolStatus};
+use state::State;
+
+/// The size of a volume that is given none, if the pool is not smaller.
+const DEFAULT_SIZE: u64 = 10 << 30;
+/// The least that a file system fits on.
+const LEAST_SIZE: u64 = 8 << 20;
+const FILE_SYSTEMS: &[FileSystem] = &FileSystem::ALL;
+
+/// A thin pool.
+#[derive(Debug)]
+pub struct Thin {
+    lvm: Lvm,
+    place: ThinPlace,
+    /// A directory of this backend alone.
+    state_folder: PathBuf,
+    /// Where file systems are mounted for a moment.
+    staging: PathBuf,
+    _loop_device: Option<LoopDevice>,
+}
+
+impl Thin {
+    /// Opens the pool of a place, and makes it where it is ours to make. `helper` is the program `drover-lvm`; `state` is a
+    /// directory of this backend alone.
+    ///
+    /// # Errors
+    /// When there is no device-mapper, the place is not there, a loop file is gone, or the pool's metadata is damaged.
+    pub fn open(place: ThinPlace, helper: &Path, state: &Path) -> Result<Self> {
+        if let Some(reason) = missing_for_thin() {
+            return Err(Error::Unsupported(reason));
+        }
+        mounts::make_directory(state)?;
+        let mut lvm = Lvm::new(Helper::new(helper, state.join("lock")));
+        let loop_device = pool::prepare(&place, &mut lvm, state)?;
+        let thin = Self {
+            lvm,
+            place,
+            state_folder: state.to_owned(),
+            staging: state.join("staging"),
+            _loop_device: loop_device,
+        };
+        thin.state()?;
+        Ok(thin)
+    }
+
+    /// What there is, after rollbacks that a kill has cut short are put right.
+    fn state(&self) -> Result<State> {
+        let state = State::read(&self.lvm)?;
+        let renames = state.interrupted_rollbacks();
+        if renames.is_empty() {
+            return Ok(state);
+        }
+        for (from, to) in renames {
+            warn!(
+                from = from.name(),
+                to = to.name(),
+                "a rollback was cut short"
+            );
+            self.rename(&from, &to)?;
+        }
+        State::read(&self.lvm)
+    }
+
+    fn rename(&self, from: &Role, to: &Role) -> Result<()> {
+        self.lvm
+            .run(&["lvrename", &self.lvm.group, &from.name(), &to.name()])
+            .map(drop)
+    }
+
+    fn device_of(&self, role: &Role) -> PathBuf {
+        name::path(&name::device(&self.lvm.group, &role.name()))
+    }
+
+    fn staging_of(&self, role: &Role) -> PathBuf {
+        self.staging.join(role.name())
+    }
+
+    /// Has the device of a logical volume made.
+    fn activate(&self, role: &Role) -> Result<PathBuf> {
+        // The path of a device that is gone can be left.
+        let device = name::device(&self.lvm.group, &role.name());
+        if self.lvm.status(&device)?.is_none() {
+            self.lvm
+                .run(&["lvchange", "-ay", "-K", &self.lvm.path(&role.name())])?;
+        }
+        Ok(name::path(&device))
+    }
+
+    fn destroy(&self, role: &Role) -> Result<()> {
+        self.lvm
+            .run(&["lvremove", "-f", &self.lvm.path(&role.name())])
+            .map(drop)
+    }
+
+    /// Marks a logical volume as complete.
+    fn finish(&self, role: &Role) -> Result<()> {
+        self.lvm
+            .run(&["lvchange", "--addtag", READY, &self.lvm.path(&role.name())])
+            .map(drop)
+    }
+
+    /// Something half made by the name of what is to be made is removed first.
+    fn clear(&self, state: &State, role: &Role) -> Result<()> {
+        if state.any(role).is_some() {
+            mounts::release(&self.staging_of(role))?;
+            self.destroy(role)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_mounted(&self, object: &Object) -> Result<()> {
+        let role = Role::Object(object.clone());
+        // A kill can have left it.
+        mounts::release(&self.staging_of(&role))?;
+        let device = self.device_of(&role);
+        if mounts::list()?.iter().any(|mount| mount.source == device) {
+            return Err(Error::Busy(object.to_string()));
+        }
+        Ok(())
+    }
+
+    /// How large a volume is to be.
+    fn size_for(&self, shape: &Shape) -> Result<u64> {
+        let Some(size) = shape.size else {
+            return Ok(DEFAULT_SIZE.min(self.pool()?.capacity).max(LEAST_SIZE));
+        };
+        self.check_size(size)?;
+        Ok(size.bytes())
+    }
+
+    fn check_size(&self, size: ByteSize) -> Result<()> {
+        if size.bytes() < LEAST_SIZE {
+            return Err(Error::Invalid(format!(
+                "a size of {size} is too small for a file system: give at least 8M"
+            )));
+        }
+        let capacity = self.pool()?.capacity;
+        if size.bytes() > capacity {
+            return Err(Error::Invalid(format!(
+                "a size of {size} is more than the pool `{}` holds: give at most {}M",
+                self.lvm.pool_path(),
+                capacity >> 20
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes a file system on a new logical volume.
+    fn build(&self, role: &Role, kind: FileSystem, options: &[String]) -> Result<()> {
+        let device = self.activate(role)?;
+        file_system::make(kind, &device, options, &self.staging_of(role))?;
+        self.finish(role)
+    }
+
+    /// Does the rest of making something; when that fails, what was made is removed.
+    fn or_destroy(&self, role: &Role, done: Result<()>) -> Result<()> {
+        if done.is_err()
+            && let Err(error) =
+                mounts::release(&self.staging_of(role)).and_then(|()| self.destroy(role))
+        {
+            warn!(name = role.name(), %error, "what was half made stays until the pool is tidied");
+        }
+        done
+    }
+
+    /// Grows a logical volume, and the file system on it.
+    fn grow(&self, role: &Role, found: &LogicalVolume, size: u64) -> Result<()> {
+        if found.size < size {
+            let extent = format!("{size}b");
+            let path = self.lvm.path(&role.name());
+            self.lvm.run(&["lvextend", "-L", &extent, &path])?;
+        }
+        let device = self.activate(role)?;
+        // Also when only the file system is too small yet, after a kill between the two.
+        let staged = Staged::mount(&device, &self.staging_of(role), Access::ReadWrite)?;
+        let grown = staged.grow(&device);
+        staged.release()?;
+        grown
+    }
+
+    /// Makes logical volumes with the content that others have, all at one instant. They are not complete yet.
+    ///
+    /// LVM makes them as empty volumes that are not active, and knows from then on their numbers in the pool; the pool then
+    /// makes those numbers snapshots, while the origins are suspended: for as long as a few messages take, where LVM
+    /// would need as many commands, and could not keep several suspended.
+    fn take(&self, copies: &[(&Object, Role)], tag: &str) -> Result<()> {
+        let before = State::read(&self.lvm)?;
+        for (origin, copy) in copies {
+            let size = before.existing(origin)?.size;
+            self.make(copy, size, &["-an", "-ky", "--addtag", tag])?;
+        }
+        let made = State::read(&self.lvm)?;
+        let mut numbers = Vec::new();
+        let mut suspend = Vec::new();
+        for (origin, copy) in copies {
+            numbers.push((made.thin_id(origin)?, made.number(copy)?));
+            let origin = Role::Object((*origin).clone());
+            suspend.push(name::device(&self.lvm.group, &origin.name()));
+        }
+        suspend.sort();
+        suspend.dedup();
+        self.lvm.make_snapshots(suspend, numbers)
+    }
+
+    /// Makes an empty logical volume in the pool.
+    fn make(&self, role: &Role, size: u64, options: &[&str]) -> Result<()> {
+        let (extent, name) = (format!("{size}b"), role.name());
+        let pool = &self.lvm.pool;
+        let mut words = vec![
+            "lvcreate",
+            "-y",
+            "--type",
+            "thin",
+            "-V",
+            &extent,
+            "--thinpool",
+            pool,
+            "-n",
+            &name,
+        ];
+        words.extend(["-Wn", "--addtag", OURS]);
+        words.extend(options);
+        words.push(&self.lvm.group);
+        self.lvm.run(&words).map(drop)
+    }
+
+    /// Marks snapshots of one instant as complete, all with one change of the group's metadata; then tidies the marks.
+    fn finish_instant(&self, snapshots: &[Role], instant: &str) -> Result<()> {
+        if let [one] = snapshots {
+            return self.finish(one);
+        }
+        let done = format!("{INSTANT_DONE}{instant}");
+        self.lvm
+            .run(&["vgchange", "--addtag", &done, &self.lvm.group])?;
+        self.forget_instant(snapshots, instant)
+    }
+
+    fn forget_instant(&self, snapshots: &[Role], instant: &str) -> Result<()> {
+        let (tag, done) = (
+            format!("{INSTANT}{instant}"),
+            format!("{INSTANT_DONE}{instant}"),
+        );
+        for snapshot in snapshots {
+            let path = self.lvm.path(&snapshot.name());
+            self.lvm
+                .run(&["lvchange", "--addtag", READY, "--deltag", &tag, &path])?;
+        }
+        self.lvm
+            .run(&["vgchange", "--deltag", &done, &self.lvm.group])
+            .map(drop)
+    }
+
+    /// The state of the pool, from what the kernel says.
+    fn describe(&self, status: Option<PoolStatus>, block_size: u64) -> PoolState {
+        let path = self.lvm.pool_path();
+        let mut state = PoolState {
+            place: self.place.describe(&self.lvm),
+            ..PoolState::default()
+        };
+        let repair = format!("stop what uses it, and repair it with `lvconvert --repair {path}`");
+        match status {
+            None => state.complaints.push(format!(
+                "the pool `{path}` is not active: activate it with `lvchange -ay {path}`"
+            )),
+            Some(PoolStatus::Failed) => state.complaints.push(format!(
+                "the pool `{path}` has failed, its metadata is damaged or its disk is: {repair}"
+            )),
+            Some(PoolStatus::Working {
+                metadata,
+                data,
+                mode,
+                needs_check,
+            }) => {
+                state.capacity = data.1.saturating_mul(block_size);
+                state.used = data.0.saturating_mul(block_size);
+                state.metadata_percent =
+                    u8::try_from(metadata.0.saturating_mul(100) / metadata.1.max(1)).ok();
+                if needs_check {
+                    let sentence = format!(
+                        "the kernel asks for a check of the metadata of the pool `{path}`: {repair}"
+                    );
+                    state.complaints.push(sentence);
+                } else if mode == "ro" {
+                    let sentence = format!(
+                        "the pool `{path}` is read-only, since its metadata is full or cannot be written: {repair}"
+                    );
+                    state.complaints.push(sentence);
+                }
+            }
+        }
+        if let ThinPlace::LoopFile { file, .. } = &self.place
+            && !file.exists()
+        {
+            state.complaints.push(format!(
+                "the loop file `{}` is gone: copy what you need from the volumes before the next restart",
+                file.display()
+            ));
+        }
+        state
+    }
+}
+
+impl Backend for Thin {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Thin
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            snapshots: true,
+            no_size_limit: None,
+            needs_size: true,
+            file_systems: FILE_SYSTEMS,
+        }
+    }
+
+    fn create(&self, volume: &VolumeId, shape: &Shape) -> Result<()> {
+        let object = Object::Volume(volume.clone());
+        let state = self.state()?;
+        if state.complete(&object).is_some() {
+            return Ok(());
+        }
+        let kind = shape.file_system.unwrap_or(FileSystem::Ext4);
+        file_system::check_options(kind, &shape.mkfs_options)?;
+        let size = self.size_for(shape)?;
+        let role = Role::Object(object);
+        self.clear(&state, &role)?;
+        self.make(&role, size, &["-kn"])?;
+        self.or_destroy(&role, self.build(&role, kind, &shape.mkfs_options))
+    }
+
+    fn clone_object(&self, volume: &VolumeId, source: &Source, shape: &Shape) -> Result<()> {
+        let object = Object::Volume(volume.clone());
+        let state = self.state()?;
+        if state.complete(&object).is_some() {
+            return Ok(());
+        }
+        let found = state.existing(source)?;
+        if let Some(size) = shape.size {
+            self.check_size(size)?;
+            if size.bytes() < found.size {
+                return Err(Error::Invalid(format!(
+                    "a size of {size} is less than that of {source}: give at least {}M",
+                    found.size >> 20
+                )));
+            }
+        }
+        let role = Role::Object(object);
+        self.clear(&state, &role)?;
+        let taken = self.take(&[(source, role.clone())], OURS);
+        let grown = taken.and_then(|()| match shape.size {
+            Some(size) => self.grow(&role, found, size.bytes()),
+            None => Ok(()),
+        });
+        self.or_destroy(&role, grown.and_then(|()| self.finish(&role)))
+    }
+
+    fn remove(&self, object: &Object) -> Result<()> {
+        let role = Role::Object(object.clone());
+        if self.state()?.any(&role).is_none() {
+            return Ok(());
+        }
+        self.refuse_mounted(object)?;
+        self.destroy(&role)
+    }
+
+    fn snapshot(&self, snapshots: &[SnapshotRef]) -> Result<()> {
+        let Some(first) = snapshots.first() else {
+            return Ok(());
+        };
+        let state = self.state()?;
+        let objects: Vec<(Object, Object)> = snapshots
+            .iter()
+            .map(|it| (Object::Volume(it.volume.clone()), it.clone().into()))
+            .collect();
+        for (origin, _) in &objects {
+            state.existing(origin)?;
+        }
+        let is_there = |object: &Object| state.complete(object).is_some();
+        if objects.iter().all(|(_, snapshot)| is_there(snapshot)) {
+            return Ok(());
+        }
+        let copies: Vec<(&Object, Role)> = objects
+            .iter()
+            .map(|(origin, snapshot)| (origin, Role::Object(snapshot.clone())))
+            .collect();
+        // Some of an earlier attempt would be of another instant.
+        for (_, role) in &copies {
+            self.clear(&state, role)?;
+        }
+        let instant = first.snapshot.to_string();
+        let taken = self.take(&copies, &format!("{INSTANT}{instant}"));
+        let roles: Vec<Role> = copies.into_iter().map(|(_, role)| role).collect();
+        if let Err(error) = taken {
+            let made = State::read(&self.lvm)?;
+            for role in &roles {
+                self.clear(&made, role)?;
+            }
+            return Err(error);
+        }
+        self.finish_instant(&roles, &instant)
+    }
+
+    fn rollback(&self, snapshot: &SnapshotRef) -> Result<()> {
+        let state = self.state()?;
+        let volume = Object::Volume(snapshot.volume.clone());
+        let size = state.existing(&volume)?.size;
+        let source = Object::from(snapshot.clone());
+        let found = state.existing(&source)?;
+        self.refuse_mounted(&volume)?;
+        let place = Role::Object(volume);
+        let replacement = Role::Replacement(snapshot.volume.clone());
+        let replaced = Role::Replaced(snapshot.volume.clone());
+        self.clear(&state, &replacement)?;
+        self.clear(&state, &replaced)?;
+        let taken = self.take(&[(&source, replacement.clone())], OURS);
+        let grown = taken.and_then(|()| match found.size < size {
+            true => self.grow(&replacement, found, size),
+            false => Ok(()),
+        });
+        self.or_destroy(&replacement, grown.and_then(|()| self.finish(&replacement)))?;
+        self.rename(&place, &replaced)?;
+        self.rename(&replacement, &place)?;
+        self.destroy(&replaced)
+    }
+
+    fn resize(&self, volume: &VolumeId, size: ByteSize) -> Result<()> {
+        let object = Object::Volume(volume.clone());
+        let state = self.state()?;
+        let found = state.existing(&object)?;
+        self.check_size(size)?;
+        // LVM rounds up to its extents.
+        let extent = 4 << 20;
+        if size.bytes().next_multiple_of(extent) < found.size {
+            return Err(Error::Invalid(format!(
+                "{object} is larger than {size}, and its file system cannot shrink: give at least {}M",
+                found.size >> 20
+            )));
+        }
+        self.grow(&Role::Object(object), found, size.bytes())
+    }
+
+    fn usage(&self, object: &Object) -> Result<Usage> {
+        let id = self.state()?.thin_id(object)?;
+        let (block_size, devices) = self.lvm.thin_devices()?;
+        let mapped = devices.into_iter().find(|(other, _)| *other == id);
+        Ok(Usage {
+            used: mapped.map(|(_, blocks)| blocks.saturating_mul(block_size)),
+            exclusive: None,
+        })
+    }
+
+    fn attach(&self, object: &Object, at: &Path, access: Access) -> Result<()> {
+        self.state()?.existing(object)?;
+        let role = Role::Object(object.clone());
+        let device = self.activate(&role)?;
+        let mounted = mounts::at(at)?;
+        if let Some(mount) = mounted
+            && mount.source == device
+            && mount.read_only == (access == Access::ReadOnly)
+        {
+            return Ok(());
+        }
+        let whole = match object {
+            Object::Volume(_) => Access::ReadWrite,
+            Object::Snapshot(_) => Access::ReadOnly,
+        };
+        let staged = Staged::mount(&device, &self.staging_of(&role), whole)?;
+        let bound = mounts::bind(&staged.root(), at, access);
+        staged.release()?;
+        bound
+    }
+
+    fn detach(&self, object: &Object, at: &Path) -> Result<()> {
+        mounts::release(at)?;
+        let Object::Snapshot(_) = object else {
+            return Ok(());
+        };
+        let role = Role::Object(object.clone());
+        let device = self.device_of(&role);
+        let elsewhere = mounts::list()?.iter().any(|mount| mount.source == device);
+        if !elsewhere {
+            // Others may have it open.
+            if let Err(error) = self
+                .lvm
+                .run(&["lvchange", "-an", &self.lvm.path(&role.name())])
+            {
+                info!(%object, %error, "a snapshot stays active");
+            }
+        }
+        Ok(())
+    }
+
+    fn objects(&self) -> Result<BTreeSet<Object>> {
+        Ok(self.state()?.objects())
+    }
+
+    fn tidy(&self) -> Result<()> {
+        for mount in mounts::below(&self.staging)? {
+            mounts::release(&mount.at)?;
+        }
+        let state = self.state()?;
+        for (instant, snapshots) in state.instants_done() {
+            self.forget_instant(&snapshots, &instant)?;
+        }
+        for role in self.state()?.half_made() {
+            info!(name = role.name(), "removing what was half made");
+            self.destroy(&role)?;
+        }
+        Ok(())
+    }
+
+    fn close(&self, delete: bool) -> Result<Vec<String>> {
+        for mount in mounts::below(&self.staging)? {
+            mounts::release(&mount.at)?;
+        }
+        match &self.place {
+            ThinPlace::LoopFile { file, .. } => {
+                self.lvm.run(&["vgchange", "-an", &self.lvm.group])?;
+                if !delete {
+                    return Ok(Vec::new());
+                }
+                self.lvm.run(&["vgremove", "-f", &self.lvm.group])?;
+                pool::remove_file(file, &self.state_folder)?;
+                Ok(vec![format!("loop file {}", file.display())])
+            }
+            ThinPlace::Group { .. } if delete && pool::is_ours_alone(&self.lvm)? => {
+                let path = self.lvm.pool_path();
+                self.lvm.run(&["lvremove", "-f", &path])?;
+                Ok(vec![format!("thin pool {path}")])
+            }
+            ThinPlace::Group { .. } | ThinPlace::Pool { .. } => Ok(Vec::new()),
+        }
+    }
+
+    fn pool(&self) -> Result<PoolState> {
+        let status = self.lvm.status(&self.lvm.pool_device()?)?;
+        let Some(status) = status.filter(|target| target.kind == "thin-pool") else {
+            return Ok(self.describe(None, 0));
+        };
+        let parsed = PoolStatus::parse(&status.status);
+        let block_size = match &parsed {
+            Some(PoolStatus::Working { data, .. }) => {
+                status.sectors.saturating_mul(512) / data.1.max(1)
+            }
+            _ => 0,
+        };
+        Ok(self.describe(parsed, block_size))
+    }
+
+    /// What it costs is what has changed, not what there is.
+    fn changes(
+        &self,
+        since: Option<&SnapshotRef>,
+        snapshot: &SnapshotRef,
+    ) -> Result<Option<Vec<Range<u64>>>> {
+        let state = self.state()?;
+        let id = |snapshot: &SnapshotRef| state.thin_id(&snapshot.clone().into());
+        let old = since.map(id).transpose()?;
+        let ranges = self.lvm.changes(old, id(snapshot)?)?;
+        let ranges = ranges.into_iter();
+        Ok(Some(
+            ranges
+                .map(|(offset, length)| offset..offset.saturating_add(length))
+                .collect(),
+        ))
+    }
+
+    fn device(&self, object: &Object) -> Result<Option<PathBuf>> {
+        self.state()?.existing(object)?;
+        self.activate(&Role::Object(object.clone())).map(Some)
+    }
+}
