@@ -7,6 +7,8 @@ mod compose;
 mod crashes;
 #[path = "scenarios/encryption.rs"]
 mod encryption;
+#[path = "scenarios/encryption_load.rs"]
+mod encryption_load;
 #[path = "scenarios/encryption_mtu.rs"]
 mod encryption_mtu;
 #[path = "scenarios/encryption_paths.rs"]
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),
+        newest(encryption_load::SCENARIOS),
         newest(encryption_mtu::SCENARIOS),
         newest(encryption_paths::SCENARIOS),
         newest(faults::SCENARIOS),
