@@ -1,6 +1,8 @@
 //! What Drover promises, on real engines: see `src/scenario.rs` for how these are run.
 #![cfg(test)]
 
+#[path = "scenarios/authorization.rs"]
+mod authorization;
 #[path = "scenarios/compose.rs"]
 mod compose;
 #[path = "scenarios/crashes.rs"]
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         newest(names_health::SCENARIOS),
         newest(names_faults::SCENARIOS),
         newest(names_loss::SCENARIOS),
+        every(authorization::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(underlay_v6::SCENARIOS),

@@ -13,6 +13,7 @@ use serde_json::Value;
 /// The libraries and their heights. A new one is put in here on purpose.
 const HEIGHTS: &[(&str, u8)] = &[
     ("drover-model", 0),
+    ("drover-authorization", 1),
     ("drover-backup-protocol", 1),
     ("drover-control-api", 1),
     ("drover-ipsec", 1),
@@ -23,6 +24,7 @@ const HEIGHTS: &[(&str, u8)] = &[
     ("drover-names", 2),
     ("drover-overlay", 2),
     ("drover-volumes", 2),
+    ("drover-policy", 2),
     ("drover-daemon", 3),
     ("drover-http", 3),
     ("drover-pki", 3),

@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Show the names of containers, and what a container is told
     #[command(subcommand)]
     Dns(DnsCommand),
+    /// Check, test, explain and learn policies of who may call the engine
+    #[command(after_help = help::POLICY)]
+    Policy(PolicyArguments),
     /// Find faults, their causes and remedies
     #[command(after_help = help::DOCTOR)]
     Doctor(Form),
@@ -78,6 +81,18 @@ pub(crate) enum Command {
     /// List the exit codes
     #[command(hide = true, name = "exit-codes", override_help = help::EXIT_CODES)]
     ExitCodes,
+}
+
+/// What is handed to `drover-authz`, which has the policy language.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArguments {
+    /// check, test, explain, learn or schema, and what it takes
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) words: Vec<String>,
 }
 
 /// Managing other hosts.

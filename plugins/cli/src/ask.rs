@@ -143,6 +143,15 @@ fn innermost(error: &dyn std::error::Error) -> String {
         .unwrap_or_default()
 }
 
+/// The engine, asked with the token of this host: an authorization plugin lets Drover's own calls pass.
+pub(crate) fn engine(settings: &Settings) -> Result<drover_engine::Engine, drover_engine::Error> {
+    let engine = drover_engine::Engine::new(&settings.docker_host)?;
+    Ok(engine.with_header(
+        drover_daemon::AUTHORIZATION_HEADER,
+        drover_daemon::read_authorization_token(&settings.run_dir),
+    ))
+}
+
 /// Asks a process who it is.
 pub(crate) async fn identity(
     settings: &Settings,
@@ -150,7 +159,7 @@ pub(crate) async fn identity(
 ) -> Result<Identity, CommandError> {
     match process {
         Process::Coordinator => Ok(status(settings).await?.identity),
-        Process::Ipam | Process::Network | Process::Names => {
+        Process::Ipam | Process::Network | Process::Names | Process::Authorization => {
             ask(settings, process, &plugin::WhoAreYou {}, LIMIT).await
         }
     }

@@ -13,7 +13,7 @@ use crate::arguments::{
 };
 use crate::ask::{CommandError, REFUSED};
 use crate::view::{View, dns, ipam, networks, peers, show, status};
-use crate::{cluster, doctor, help, output, reset, up};
+use crate::{authorization, cluster, doctor, help, output, reset, up};
 
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
@@ -40,8 +40,10 @@ pub(crate) fn run() -> ExitCode {
             return Exit::Configuration.into();
         }
     };
-    if matches!(arguments.command, Command::Up(_)) {
-        return up::run(settings);
+    match &arguments.command {
+        Command::Up(_) => return up::run(settings),
+        Command::Policy(policy) => return authorization::policy(&settings, &policy.words),
+        _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,7 +87,7 @@ async fn execute(settings: &Settings, command: Command) -> Result<u8, CommandErr
         Command::Doctor(form) => return run_doctor(settings, form).await,
         Command::Reset(arguments) => return run_reset(settings, &arguments).await,
         // Handled before there was a runtime.
-        Command::Up(_) | Command::ExitCodes => {}
+        Command::Up(_) | Command::Policy(_) | Command::ExitCodes => {}
     }
     Ok(Exit::Success.code())
 }

@@ -110,3 +110,13 @@ pub(crate) const RESET: &str = "\
 Stops when containers run on Drover networks, and names them. Otherwise: leaves the cluster, stops
 `drover up`, removes Drover's networks from the engine, its devices and filters from the kernel,
 and its state, run and socket files. Docker and everything else stays as it is.";
+
+pub(crate) const POLICY: &str = "\
+Commands:
+  check [FILE|DIR]       Whether policies can be put in force
+  test FILE|DIR CASES    Whether they decide cases as expected
+  explain REQUEST [DIR]  What they decide, by which rule and fact
+  learn [LOG]...         Rules that permit what monitor mode has let through
+  schema                 The types, facts and actions that policies may name
+
+DIR is [authorization] policy_dir when it is not given. Exit code 1: a fault, a failed case, a denial.";

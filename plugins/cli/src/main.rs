@@ -2,6 +2,7 @@
 
 mod arguments;
 mod ask;
+mod authorization;
 mod cluster;
 mod command;
 mod doctor;

@@ -9,6 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tracing::debug;
 
+use crate::authorization;
+
 /// A process of Drover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Process {
@@ -20,11 +22,28 @@ pub(crate) enum Process {
     Network,
     /// Names.
     Names,
+    /// Who may call the engine. Only where it is set up.
+    Authorization,
 }
 
 impl Process {
-    /// All of them, in the order in which they are started.
+    /// Those that run on every host, in the order in which they are started.
     pub(crate) const ALL: [Self; 4] = [Self::Coordinator, Self::Ipam, Self::Network, Self::Names];
+
+    /// Those that run on this host, in the order in which they are started.
+    pub(crate) fn of(settings: &Settings) -> Vec<Self> {
+        let mut all = Self::ALL.to_vec();
+        if authorization::is_set_up(settings) {
+            // Before the engine needs it, and before anybody calls the engine.
+            all.insert(0, Self::Authorization);
+        }
+        all
+    }
+
+    /// Each that there is, whether it runs on this host or not.
+    pub(crate) fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain([Self::Authorization])
+    }
 
     /// The name of the process and of its program.
     pub(crate) const fn name(self) -> &'static str {
@@ -33,6 +52,7 @@ impl Process {
             Self::Ipam => "drover-ipam",
             Self::Network => "drover-net",
             Self::Names => "drover-names",
+            Self::Authorization => "drover-authz",
         }
     }
 
@@ -40,7 +60,7 @@ impl Process {
     pub(crate) fn socket(self, settings: &Settings) -> PathBuf {
         match self {
             Self::Coordinator => settings.control_socket(),
-            Self::Ipam | Self::Network => settings.plugin_socket(self.name()),
+            Self::Ipam | Self::Network | Self::Authorization => settings.plugin_socket(self.name()),
             Self::Names => settings.names_socket(),
         }
     }

@@ -24,6 +24,7 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use crate::ask::{CommandError, ask, status, status_when};
+use crate::authorization;
 use crate::cluster::ETCD;
 use crate::output;
 use crate::process::{Process, Running};
@@ -61,6 +62,12 @@ impl Done {
 
 /// Resets the host.
 pub(crate) async fn reset(settings: &Settings, confirmed: bool) -> Result<Done, CommandError> {
+    if authorization::engine_is_told() {
+        return Err(CommandError::refused(
+            "the engine is told to ask `drover-authz`, and would deny every call: take it out of \
+             `authorization-plugins` in /etc/docker/daemon.json, restart the engine, and try again",
+        ));
+    }
     let networks = engine::idle_networks(settings).await?;
     if !confirmed {
         confirm(settings, networks.len())?;
@@ -157,8 +164,7 @@ async fn stop_processes(settings: &Settings, done: &mut Done) {
         up::wait_for_end(&[supervisor], SUPERVISOR).await;
         done.removed("stopped `drover up`");
     }
-    let orphans = Process::ALL
-        .into_iter()
+    let orphans = Process::every()
         .filter_map(|process| Running::from_pid_file(&process.pid_file(settings), process.name()));
     let orphans: Vec<Running> = orphans.collect();
     if !orphans.is_empty() {

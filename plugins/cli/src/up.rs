@@ -26,9 +26,11 @@ use drover_daemon::{Settings, task};
 use tokio::sync::watch;
 use tracing::info;
 
+use crate::authorization;
 use crate::output;
 use crate::process::Process;
 
+pub(crate) use binary::find as find_program;
 pub(crate) use folder::STATE_MARK;
 pub(crate) use lock::{LOCK_FILE, holder};
 pub(crate) use orphan::{end_all as end_processes, wait_for_end};
@@ -41,10 +43,20 @@ pub(crate) fn run(settings: Settings) -> ExitCode {
 async fn supervise(settings: Settings, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     folder::prepare(&settings)?;
     let _lock = lock::take(&settings.run_dir)?;
-    let programs = Process::ALL.map(binary::find);
+    drover_daemon::authorization_token(&settings.run_dir)
+        .context("cannot make the token of this host")?;
+    let mut processes = Process::of(&settings);
+    if authorization::is_run_by_another(&settings) {
+        info!("the authorization plugin is run by another service already");
+        processes.retain(|process| *process != Process::Authorization);
+    }
+    let programs: Vec<_> = processes
+        .iter()
+        .map(|process| binary::find(*process))
+        .collect();
     let mut plans = Vec::new();
-    for (process, program) in Process::ALL.into_iter().zip(programs) {
-        plans.push((process, program?, bind(process, &settings)?));
+    for (process, program) in processes.iter().zip(programs) {
+        plans.push((*process, program?, bind(*process, &settings)?));
     }
     // Only now: until here, orphans were served by sockets that answered.
     orphan::end(&settings).await;
@@ -62,7 +74,7 @@ async fn supervise(settings: Settings, mut shutdown: watch::Receiver<bool>) -> a
         ));
     }
     let announced = tokio::select! {
-        () = readiness::all_answer(&settings) => true,
+        () = readiness::all_answer(&settings, &processes) => true,
         _ = shutdown.wait_for(|stop| *stop) => false,
     };
     if announced {
@@ -76,7 +88,7 @@ async fn supervise(settings: Settings, mut shutdown: watch::Receiver<bool>) -> a
     for child in children {
         child.await.context("a child is lost")?;
     }
-    folder::remove_sockets(&settings);
+    folder::remove_sockets(&settings, &processes);
     Ok(())
 }
 

@@ -70,7 +70,10 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     let listener = drover_daemon::listener(NAME, &settings.control_socket())?;
     let membership = membership::open(&settings).await?;
     let database = Database::open(settings.state_dir.join("coordinator.redb"))?;
-    let engine = Engine::new(&settings.docker_host)?;
+    let engine = Engine::new(&settings.docker_host)?.with_header(
+        drover_daemon::AUTHORIZATION_HEADER,
+        drover_daemon::read_authorization_token(&settings.run_dir),
+    );
     let cluster = Arc::new(watch::Sender::new(Snapshot::default()));
     let context = Arc::new(Context {
         cluster: cluster.subscribe(),

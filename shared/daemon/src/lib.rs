@@ -16,14 +16,20 @@ mod run;
 mod settings;
 pub mod task;
 mod telemetry;
+mod token;
 
 pub use backoff::Backoff;
 pub use exit::Exit;
 pub use listen::{ListenError, bind, listener};
 pub use run::{run, run_with};
 pub use settings::{
-    ClusterSettings, DEFAULT_CONFIG, EncapsulationChoice, EncryptionSettings, Fault, LogFormat,
-    LogSettings, OverlaySettings, Overrides, PoolSettings, Settings, SettingsError,
+    AuthorizationSettings, ClusterSettings, DEFAULT_CONFIG, EncapsulationChoice,
+    EncryptionSettings, Fault, LogFormat, LogSettings, OverlaySettings, Overrides, PoolSettings,
+    Settings, SettingsError,
+};
+
+pub use token::{
+    AUTHORIZATION_HEADER, AUTHORIZATION_TOKEN, authorization_token, read_authorization_token,
 };
 
 /// The version of Drover, the same for every process of a build.

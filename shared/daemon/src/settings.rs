@@ -40,8 +40,17 @@ pub struct Settings {
     pub encryption: EncryptionSettings,
     /// The cluster.
     pub cluster: ClusterSettings,
+    /// Who may call the engine.
+    pub authorization: AuthorizationSettings,
     /// Logs.
     pub log: LogSettings,
+}
+
+/// Who may call the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizationSettings {
+    /// Where the policies are. Without this folder the plugin is not started.
+    pub policy_dir: PathBuf,
 }
 
 /// How pools are chosen and cut.
@@ -147,6 +156,7 @@ impl Default for Settings {
             overlay: OverlaySettings::default(),
             encryption: EncryptionSettings::default(),
             cluster: ClusterSettings::default(),
+            authorization: AuthorizationSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -196,6 +206,14 @@ impl Default for ClusterSettings {
             token_lifetime: Duration::from_secs(60 * 60),
             certificate_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
             host_lease: Duration::from_secs(4),
+        }
+    }
+}
+
+impl Default for AuthorizationSettings {
+    fn default() -> Self {
+        Self {
+            policy_dir: "/etc/drover/policy".into(),
         }
     }
 }

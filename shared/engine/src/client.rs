@@ -64,6 +64,18 @@ impl Engine {
         })
     }
 
+    /// The same with a header that every call gets, if there is one; not over a network, where others would read it.
+    #[must_use]
+    pub fn with_header(self, name: &'static str, value: Option<String>) -> Self {
+        match value {
+            Some(value) if self.address.starts_with("unix:") => Self {
+                client: self.client.with_header(name, &value),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// The address it was made with.
     #[must_use]
     pub fn address(&self) -> &str {

@@ -34,6 +34,7 @@ enum Address {
 #[derive(Debug, Clone)]
 pub struct Client {
     address: Arc<Address>,
+    header: Option<Arc<(&'static str, String)>>,
 }
 
 /// What a server answered.
@@ -137,6 +138,7 @@ impl Client {
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self {
             address: Arc::new(Address::Unix(path.into())),
+            header: None,
         }
     }
 
@@ -160,7 +162,17 @@ impl Client {
         };
         Ok(Self {
             address: Arc::new(address.ok_or_else(wrong)?),
+            header: None,
         })
+    }
+
+    /// The same with a header that every request gets.
+    #[must_use]
+    pub fn with_header(self, name: &'static str, value: &str) -> Self {
+        Self {
+            header: Some(Arc::new((name, value.to_owned()))),
+            ..self
+        }
     }
 
     /// Where the server is, as a person writes it.
@@ -245,6 +257,9 @@ impl Client {
             .header(HOST, host);
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(header) = &self.header {
+            request = request.header(header.0, header.1.as_str());
         }
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))

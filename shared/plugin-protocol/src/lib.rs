@@ -7,6 +7,7 @@
 //!
 //! Not here: sockets, dispatch, and what a driver does.
 
+pub mod authorization;
 pub mod ipam;
 pub mod network;
 mod wire;

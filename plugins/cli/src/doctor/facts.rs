@@ -10,14 +10,13 @@ use drover_control_api::plugin::{
     EndpointTable, Endpoints, Identity, LeaseTable, Leases, PathTable, Paths,
 };
 use drover_daemon::Settings;
-use drover_engine::Engine;
 use tokio::time::sleep;
 
 use super::kernel::{self, KernelFacts};
 use super::overlay::{self, OverlayFacts};
 use super::port::{self, PortFact};
 use super::socket::{self, SocketState};
-use crate::ask::{LIMIT, ask, identity, status};
+use crate::ask::{LIMIT, ask, engine, identity, status};
 use crate::process::Process;
 use crate::table::now;
 
@@ -56,7 +55,7 @@ pub(crate) struct ProcessFact {
 
 pub(crate) async fn gather(settings: &Settings) -> Facts {
     let mut processes = Vec::new();
-    for process in Process::ALL {
+    for process in Process::of(settings) {
         processes.push(ProcessFact {
             process,
             socket: process.socket(settings),
@@ -98,7 +97,7 @@ pub(crate) async fn gather(settings: &Settings) -> Facts {
 
 async fn engine_version(settings: &Settings) -> Result<String, String> {
     let words = |error: drover_engine::Error| format!("{:#}", anyhow::Error::new(error));
-    let engine = Engine::new(&settings.docker_host).map_err(words)?;
+    let engine = engine(settings).map_err(words)?;
     Ok(engine.version().await.map_err(words)?.version)
 }
 
@@ -141,7 +140,7 @@ async fn gather_endpoints(
 }
 
 async fn engine_endpoints(settings: &Settings) -> Option<BTreeSet<String>> {
-    let engine = Engine::new(&settings.docker_host).ok()?;
+    let engine = engine(settings).ok()?;
     let containers = engine.running_containers().await.ok()?;
     let endpoints = containers
         .iter()

@@ -1,10 +1,10 @@
 //! The engine's side of a reset: our networks, and who still uses them.
 
 use drover_daemon::Settings;
-use drover_engine::{Engine, Error, Network};
+use drover_engine::{Error, Network};
 
 use super::Done;
-use crate::ask::CommandError;
+use crate::ask::{CommandError, engine};
 use crate::table::list;
 
 /// Our drivers, as the engine calls them.
@@ -20,7 +20,7 @@ pub(super) async fn idle_networks(settings: &Settings) -> Result<Vec<Network>, C
             anyhow::Error::new(error)
         ))
     };
-    let engine = Engine::new(&settings.docker_host).map_err(unreachable)?;
+    let engine = engine(settings).map_err(unreachable)?;
     let mut networks = engine.networks().await.map_err(unreachable)?;
     networks.retain(is_ours);
     let containers = engine.running_containers().await.map_err(unreachable)?;
@@ -54,7 +54,7 @@ fn is_ours(network: &Network) -> bool {
 
 /// Removes networks from the engine.
 pub(super) async fn remove(settings: &Settings, networks: &[Network], done: &mut Done) {
-    let Ok(engine) = Engine::new(&settings.docker_host) else {
+    let Ok(engine) = engine(settings) else {
         return;
     };
     for network in networks {

@@ -12,7 +12,7 @@ use crate::up::{LOCK_FILE, STATE_MARK};
 
 /// Removes them.
 pub(super) fn remove(settings: &Settings, done: &mut Done) {
-    for process in Process::ALL {
+    for process in Process::every() {
         remove_file(&process.socket(settings), done);
     }
     let run_dir = &settings.run_dir;
@@ -20,6 +20,7 @@ pub(super) fn remove(settings: &Settings, done: &mut Done) {
         remove_tree(&run_dir.join(folder), done);
     }
     remove_file(&run_dir.join(LOCK_FILE), done);
+    remove_file(&run_dir.join(drover_daemon::AUTHORIZATION_TOKEN), done);
     // What somebody else keeps there keeps the folder.
     if fs::remove_dir(run_dir).is_ok() {
         done.removed(format!("removed `{}`", run_dir.display()));

@@ -42,8 +42,8 @@ fn make(folder: &Path) -> anyhow::Result<()> {
 
 /// Removes our sockets: a socket file without a listener stalls the engine for seconds on calls
 /// that have nothing to do with it.
-pub(crate) fn remove_sockets(settings: &Settings) {
-    for process in Process::ALL {
+pub(crate) fn remove_sockets(settings: &Settings, processes: &[Process]) {
+    for process in processes {
         let socket = process.socket(settings);
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

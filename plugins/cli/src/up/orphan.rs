@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Ends the orphans of this run directory: asks them, and makes them when they do not listen.
 pub(crate) async fn end(settings: &Settings) {
-    let orphans = Process::ALL.into_iter().filter_map(|process| {
+    let orphans = Process::every().filter_map(|process| {
         let found = Running::from_pid_file(&process.pid_file(settings), process.name())?;
         info!(
             process = process.name(),

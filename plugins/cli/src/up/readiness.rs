@@ -24,15 +24,15 @@ pub(crate) async fn ask(process: Process, settings: &Settings) -> Result<Identit
     let client = Client::unix(process.socket(settings));
     match process {
         Process::Coordinator => Ok(call(&client, &Status {}, LIMIT).await?.identity),
-        Process::Ipam | Process::Network | Process::Names => {
+        Process::Ipam | Process::Network | Process::Names | Process::Authorization => {
             call(&client, &WhoAreYou {}, LIMIT).await
         }
     }
 }
 
 /// Waits until every process has answered.
-pub(crate) async fn all_answer(settings: &Settings) {
-    for process in Process::ALL {
+pub(crate) async fn all_answer(settings: &Settings, processes: &[Process]) {
+    for process in processes.iter().copied() {
         let mut complain_at = Instant::now() + LONG;
         while let Err(error) = ask(process, settings).await {
             if Instant::now() >= complain_at {

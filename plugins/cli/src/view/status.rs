@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::View;
 use crate::ask::{self, CommandError};
+use crate::authorization;
 use crate::process::Process;
 use crate::table::{list, now, or_dash, table, until};
 
@@ -100,12 +101,17 @@ pub(crate) async fn gather(settings: &Settings) -> (StatusView, Option<CommandEr
         .as_ref()
         .map(|status| status.identity.clone())
         .map_err(Clone::clone);
-    let processes = vec![
+    let mut processes = vec![
         process(Process::Coordinator, identity),
         process(Process::Ipam, ipam.map_err(|error| error.to_string())),
         process(Process::Network, network.map_err(|error| error.to_string())),
         process(Process::Names, names.map_err(|error| error.to_string())),
     ];
+    if authorization::is_set_up(settings) {
+        let identity = ask::identity(settings, Process::Authorization).await;
+        let identity = identity.map_err(|error| error.to_string());
+        processes.push(process(Process::Authorization, identity));
+    }
     (view(status.ok(), processes, now()), trouble)
 }
 

@@ -35,6 +35,7 @@ pub(super) const NAMES: &[&str] = &[
     "cluster.token_lifetime",
     "cluster.certificate_lifetime",
     "cluster.host_lease",
+    "authorization.policy_dir",
     "log.format",
     "log.level",
 ];
@@ -120,6 +121,12 @@ fn read_places(reader: &mut Reader, settings: &mut Settings) {
         "advertise_addr",
         expected,
         parse::advertise,
+    );
+    reader.read(
+        &mut settings.authorization.policy_dir,
+        "authorization.policy_dir",
+        PATH,
+        parse::path,
     );
     let log = &mut settings.log;
     reader.read(
@@ -341,6 +348,8 @@ pub(super) fn write(settings: &Settings) -> Vec<(&'static str, String)> {
     let (pools, cluster) = (&settings.pools, &settings.cluster);
     let encapsulation = parse::encapsulation_text(settings.overlay.encapsulation);
     let optional = |number: Option<u8>| number.map(|number| number.to_string());
+    let policies = path(&settings.authorization.policy_dir);
+    let format = parse::log_format_text(settings.log.format);
     let texts = [
         ("state_dir", Some(path(&settings.state_dir))),
         ("run_dir", Some(path(&settings.run_dir))),
@@ -400,10 +409,8 @@ pub(super) fn write(settings: &Settings) -> Vec<(&'static str, String)> {
             Some(length(cluster.certificate_lifetime)),
         ),
         ("cluster.host_lease", Some(length(cluster.host_lease))),
-        (
-            "log.format",
-            Some(parse::log_format_text(settings.log.format).to_owned()),
-        ),
+        ("authorization.policy_dir", Some(policies)),
+        ("log.format", Some(format.to_owned())),
         ("log.level", Some(settings.log.level.clone())),
     ];
     let present = |(name, text): (&'static str, Option<String>)| text.map(|text| (name, text));

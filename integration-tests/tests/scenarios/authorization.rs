@@ -1,0 +1,365 @@
+//! Who may call the engine: the plugin in front of real engines, with clients that have certificates.
+//!
+//! What is denied must not have happened: that is looked at on the engine, not in the answer.
+
+use anyhow::{Context as _, Result, ensure};
+use integration_tests::host::Host;
+use integration_tests::lab::Lab;
+use integration_tests::scenario::{Scenario, Setup};
+use integration_tests::wait;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "authorization_developers_run_and_do_not_get_the_host",
+        setup: Setup::Engines(1),
+        needs: &[],
+        run: developers,
+    },
+    Scenario {
+        name: "authorization_without_its_plugin_the_engine_denies",
+        setup: Setup::Engines(1),
+        needs: &[],
+        run: without_the_plugin,
+    },
+];
+
+/// Where the certificates are: a folder a client.
+const TLS: &str = "/root/tls";
+/// The engine's flags.
+const FLAGS: &str = "--authorization-plugin=drover-authz -H unix:///var/run/docker.sock -H tcp://127.0.0.1:2376 \
+     --tlsverify --tlscacert=/root/tls/ca.pem --tlscert=/root/tls/server.pem --tlskey=/root/tls/server-key.pem";
+/// Who is who.
+const SETUP: &str = r#"[groups]
+team = ["alice", "bob"]
+[roles]
+admin = ["local"]
+developer = ["group:team"]
+"#;
+
+/// An authority, a certificate of the engine, and one of each client.
+const CERTIFICATES: &str = r#"
+set -e
+mkdir -p /root/tls && cd /root/tls
+new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" -keyout "$2-key.pem" -out "$2.csr" 2>/dev/null; }
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca-key.pem -out ca.pem 2>/dev/null
+new engine server
+printf 'subjectAltName=IP:127.0.0.1' > san
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile san -out server.pem 2>/dev/null
+for client in alice bob local; do
+    new $client $client
+    openssl x509 -req -in $client.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -out $client.pem 2>/dev/null
+    mkdir -p $client
+    cp ca.pem $client/ca.pem; cp $client.pem $client/cert.pem; cp $client-key.pem $client/key.pem
+done
+"#;
+
+/// Starts Drover with a policy, and the engine anew, told to ask the plugin.
+fn set_up(host: &mut Host) -> Result<()> {
+    host.run(CERTIFICATES).context("making certificates")?;
+    host.run(&format!(
+        "mkdir -p /etc/drover/policy && printf '%s' '{SETUP}' > /etc/drover/policy/authorization.toml"
+    ))?;
+    host.stop_engine("TERM")?;
+    host.drover_up("")?;
+    host.start_engine(FLAGS)
+}
+
+/// A command with a client's certificate.
+fn as_client(client: &str, command: &str) -> String {
+    format!(
+        "DOCKER_HOST=tcp://127.0.0.1:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH={TLS}/{client} DOCKER_BUILDKIT=0 {command}"
+    )
+}
+
+/// A call as it is written, with a client's certificate; the status.
+fn call(host: &Host, client: &str, line: &str, body: &str) -> Result<String> {
+    let (method, uri) = line.split_once(' ').context("a method and a URI")?;
+    host.run(&format!(
+        "printf '%s' '{body}' | curl -s -m 60 -o /tmp/answer -w '%{{http_code}}' --path-as-is \
+         --cacert {TLS}/ca.pem --cert {TLS}/{client}.pem --key {TLS}/{client}-key.pem \
+         -X {method} --request-target '{uri}' -H 'Content-Type: application/json' --data-binary @- \
+         https://127.0.0.1:2376/"
+    ))
+}
+
+/// Every container whose name begins so, seen by root.
+fn containers(host: &Host, prefix: &str) -> Result<Vec<String>> {
+    let said = host.run("docker ps -a --format '{{.Names}}'")?;
+    let names = said.lines().filter(|name| name.starts_with(prefix));
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Flags of `docker run` that reach the host, or somebody else's container.
+const TO_THE_HOST: &[&str] = &[
+    "--privileged",
+    "-v /:/host",
+    "--mount type=bind,source=/etc,target=/host",
+    "-v /var/run/docker.sock:/docker.sock",
+    "--mount type=volume,target=/h,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/etc",
+    "--cap-add SYS_ADMIN",
+    "--pid host",
+    "--network host",
+    "--ipc host",
+    "--uts host",
+    "--device /dev/null",
+    "--device-cgroup-rule 'a *:* rwm'",
+    "--security-opt seccomp=unconfined",
+    "--cgroup-parent /",
+    "--sysctl net.ipv4.ip_forward=1",
+    "--pid container:his",
+    "--network container:his",
+    "--volumes-from his",
+    "--link his:x",
+    "-v his-volume:/data",
+    "-p 80:80",
+    "--label io.drover.owner=bob",
+];
+
+/// Spellings of one call. `NAME` is the container's.
+const URIS: &[&str] = &[
+    "/v1.41/containers/create?name=NAME",
+    "/containers/create?name=NAME",
+    "/v1.41/containers%2Fcreate?name=NAME",
+    "/v1.41/%63ontainers/create?name=NAME",
+    "http://elsewhere/v1.41/containers/create?name=NAME",
+    "/v1.41/containers/create?name=%4eAME",
+    "//v1.41/containers/create?name=NAME",
+    "/v1.41//containers/create?name=NAME",
+    "/v1.41/x/../containers/create?name=NAME",
+    "/v1.41/containers/create/?name=NAME",
+];
+
+/// Bodies that ask for the same: everything.
+const BODIES: &[&str] = &[
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"Privileged":true}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"hostconfig":{"pRIVILEGED":true}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"Privileged":true}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"Privileged":false,"privileged":true}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{},"hostConfig":{"Privileged":true}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"\u0050rivileged":true}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"Bind\u017f":["/:/host"]}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"CapAdd":"ALL"}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"CapAdd":["cap_sys_admin"]}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"Privileged":true}} {}"#,
+    r#" null {"Image":"lab","HostConfig":{"Privileged":true}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"MaskedPaths":[],"ReadonlyPaths":[]}}"#,
+    r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"Binds":["/tmp/link:/host"]}}"#,
+];
+
+/// What asks for nothing but a container.
+const PLAIN: &str = r#"{"Image":"lab","Cmd":["true"]}"#;
+
+fn developers(lab: &mut Lab) -> Result<()> {
+    let host = lab.host(0)?;
+    set_up(host)?;
+    host.run("ln -sfn /etc /tmp/link")?;
+    own_things(host)?;
+    for (number, flags) in TO_THE_HOST.iter().enumerate() {
+        let name = format!("evil-flag-{number}");
+        let command = format!("docker run -d --name {name} {flags} lab sleep 60");
+        let said = host
+            .refused(&as_client("alice", &command))
+            .with_context(|| format!("alice: {flags}"))?;
+        ensure!(
+            said.contains("drover: "),
+            "{flags}: refused by another: {said}"
+        );
+    }
+    for (number, uri) in URIS.iter().enumerate() {
+        let evil = uri
+            .replace("%4eAME", "%65vil-uri-N")
+            .replace("NAME", "evil-uri-N");
+        let evil = evil.replace("-N", &format!("-{number}"));
+        let status = call(host, "alice", &format!("POST {evil}"), BODIES[0])?;
+        ensure!(!status.starts_with('2'), "{evil}: {status}");
+        let fine = uri.replace("%4eAME", "%66ine-N").replace("NAME", "fine-N");
+        let fine = fine.replace("-N", &format!("-{number}"));
+        call(host, "alice", &format!("POST {fine}"), PLAIN)?;
+    }
+    // The spellings that the engine itself takes are taken: the first six.
+    let fine = containers(host, "fine-")?;
+    ensure!(fine.len() == 6, "allowed by spelling: {fine:?}");
+    for (number, body) in BODIES.iter().enumerate() {
+        let line = format!("POST /v1.41/containers/create?name=evil-body-{number}");
+        let status = call(host, "alice", &line, body)?;
+        ensure!(!status.starts_with('2'), "{body}: {status}");
+    }
+    large_bodies(host)?;
+    let evil = containers(host, "evil")?;
+    ensure!(evil.is_empty(), "there is what was denied: {evil:?}");
+    nothing_secret_is_logged(host)?;
+    // Root goes on as before.
+    host.run(
+        "docker rm $(docker create --privileged -v /:/host lab true) && docker run --rm lab true",
+    )?;
+    host.run("drover status")?;
+    Ok(())
+}
+
+/// Alice has her things, and Bob's are not hers.
+fn own_things(host: &Host) -> Result<()> {
+    let alice = |command: &str| as_client("alice", command);
+    let bob = |command: &str| as_client("bob", command);
+    host.run(&alice("docker run -d --name web -v hers:/data -e PASSWORD=hunter2 -p 8080:80 --restart on-failure lab sleep 600"))?;
+    host.run(&bob(
+        "docker run -d --name his -v his-volume:/data lab sleep 600",
+    ))?;
+    for command in [
+        "ps",
+        "exec web true",
+        "logs web",
+        "inspect web",
+        "stats --no-stream web",
+        "cp web:/etc/passwd /tmp/copy",
+    ] {
+        host.run(&alice(&format!("docker {command}")))
+            .with_context(|| format!("alice: {command}"))?;
+    }
+    host.run(&alice("docker network create hers && docker network connect hers web && docker network disconnect hers web && docker network rm hers"))?;
+    for command in [
+        "exec web true",
+        "logs web",
+        "kill web",
+        "stop web",
+        "rm -f web",
+        "cp web:/etc/passwd /tmp/stolen",
+        "inspect --type container web",
+        "attach web",
+        "commit web stolen",
+        "export web",
+        "volume rm hers",
+        "volume inspect hers",
+        "system prune -f",
+        "swarm init",
+    ] {
+        let said = host
+            .refused(&bob(&format!("docker {command} </dev/null")))
+            .with_context(|| format!("bob: {command}"))?;
+        ensure!(said.contains("drover: "), "bob: {command}: {said}");
+    }
+    let running = host.run("docker inspect -f '{{.State.Running}}' web")?;
+    ensure!(running == "true", "web: {running}");
+    ensure!(
+        host.attempt("test -e /tmp/stolen")?.code != Some(0),
+        "copied"
+    );
+    ensure!(host.run("docker images -q stolen")?.is_empty(), "committed");
+    // A certificate cannot give itself a name that means something else.
+    let said = host.refused(&as_client("local", "docker ps"))?;
+    ensure!(said.contains("reserved"), "{said}");
+    Ok(())
+}
+
+/// Bodies that an engine hides from its plugins, or refuses itself.
+fn large_bodies(host: &Host) -> Result<()> {
+    for (number, kilobytes) in [1000, 1100, 2048, 4300].into_iter().enumerate() {
+        let status = host.run(&format!(
+            "{{ printf '{{\"Image\":\"lab\",\"Cmd\":[\"true\"],\"HostConfig\":{{\"Privileged\":true}},\"Labels\":{{\"pad\":\"'; \
+             head -c {kilobytes}000 /dev/zero | tr '\\0' x; printf '\"}}}}'; }} > /tmp/large; \
+             curl -s -m 60 -o /tmp/answer -w '%{{http_code}}' --cacert {TLS}/ca.pem --cert {TLS}/alice.pem \
+             --key {TLS}/alice-key.pem -H 'Content-Type: application/json' -H 'Expect:' --data-binary @/tmp/large \
+             'https://127.0.0.1:2376/v1.41/containers/create?name=evil-large-{number}'"
+        ))?;
+        ensure!(!status.starts_with('2'), "{kilobytes} kB: {status}");
+    }
+    host.run("docker version")?;
+    Ok(())
+}
+
+fn nothing_secret_is_logged(host: &Host) -> Result<()> {
+    let log = "/var/lib/drover/authz/decisions.log";
+    let said = host.run(&format!("cat {log}"))?;
+    ensure!(!said.contains("hunter2"), "a password is in {log}");
+    let denied = said
+        .lines()
+        .filter(|line| {
+            line.contains("\"decision\":\"deny\"") && line.contains("\"user\":\"alice\"")
+        })
+        .count();
+    ensure!(
+        denied > TO_THE_HOST.len(),
+        "{denied} denials of alice in {log}"
+    );
+    ensure!(
+        said.contains("\"operation\":\"ContainerCreate\"") && said.contains("developer:create"),
+        "no rule in {log}"
+    );
+    Ok(())
+}
+
+fn without_the_plugin(lab: &mut Lab) -> Result<()> {
+    let host = lab.host(0)?;
+    set_up(host)?;
+    let evil = |number: u32| format!("POST /v1.41/containers/create?name=evil-{number}");
+    bad_policies(host)?;
+
+    // Hung: the engine waits, and does nothing.
+    let pid = host.processes("drover-authz")?;
+    let pid = pid.first().context("the plugin's process")?;
+    host.run(&format!("kill -STOP {pid}"))?;
+    let said = host.attempt(&as_client(
+        "alice",
+        "timeout 5 docker run -d --name evil-hung --privileged lab true",
+    ))?;
+    ensure!(said.code != Some(0), "{said:?}");
+    host.run(&format!("kill -CONT {pid}"))?;
+    host.run("docker ps")?;
+
+    // Killed: started again, with the same socket.
+    host.kill("drover-authz", "KILL")?;
+    host.run("docker ps")?;
+    let status = call(host, "alice", &evil(1), BODIES[0])?;
+    ensure!(status == "403", "{status}");
+
+    // Gone: the engine denies by itself, and stays.
+    let engine = host.processes("dockerd")?;
+    host.kill_drover()?;
+    host.kill("drover-authz", "KILL")?;
+    let status = call(host, "alice", &evil(2), BODIES[0])?;
+    ensure!(status.starts_with('5'), "{status}");
+    ensure!(host.processes("dockerd")? == engine, "the engine has ended");
+    host.drover_up("")?;
+    wait::until("an engine that answers", wait::seconds(30), || {
+        host.run("docker ps")
+    })?;
+
+    // The engine restarts with it, and root is root.
+    host.stop_engine("TERM")?;
+    host.start_engine(FLAGS)?;
+    host.run("docker rm $(docker create --privileged lab true)")?;
+    let status = call(host, "alice", &evil(3), BODIES[0])?;
+    ensure!(status == "403", "{status}");
+    let left = containers(host, "evil")?;
+    ensure!(left.is_empty(), "there is what was denied: {left:?}");
+    Ok(())
+}
+
+/// A bad policy leaves the old one in force, and is told; a good one is in force within seconds.
+fn bad_policies(host: &Host) -> Result<()> {
+    let site = "/etc/drover/policy/site.cedar";
+    let alice = as_client("alice", "docker volume ls");
+    host.run(&alice)?;
+    host.run(&format!(
+        "echo 'forbid (principal, action == Action::\"VolumeLst\", resource);' > {site}"
+    ))?;
+    wait::until("the fault in the status", wait::seconds(10), || {
+        let said = host.run("drover status")?;
+        ensure!(said.contains("VolumeLst"), "{said}");
+        Ok(())
+    })?;
+    host.run(&alice)?;
+    host.run(&format!(
+        "echo '@id(\"no-volumes\") @reason(\"not today\") forbid (principal in Role::\"developer\", action == Action::\"VolumeList\", resource);' > {site}"
+    ))?;
+    wait::until("a new policy", wait::seconds(10), || {
+        let said = host.refused(&alice)?;
+        ensure!(
+            said.contains("site:no-volumes") && said.contains("not today"),
+            "{said}"
+        );
+        Ok(())
+    })?;
+    host.run(&format!("rm {site}"))?;
+    wait::until("the old policy", wait::seconds(10), || host.run(&alice))?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Who asks.
+
+use drover_plugin_protocol::authorization::AuthorizationRequest;
+use drover_policy::Principal;
+
+/// Everybody at the engine's own socket.
+pub(crate) const LOCAL: &str = "local";
+
+/// Who asks, by a client certificate or at the engine's own socket.
+///
+/// # Errors
+/// When a certificate bears a name that has a meaning of its own.
+pub(crate) fn of(request: &AuthorizationRequest) -> Result<Principal, String> {
+    let name = request.user.as_str();
+    if name.is_empty() {
+        return Ok(Principal {
+            name: LOCAL.to_owned(),
+            role: None,
+        });
+    }
+    let reserved = name == LOCAL || name.starts_with("socket:") || name.starts_with("group:");
+    if reserved || name.chars().any(char::is_control) {
+        let name: String = name
+            .chars()
+            .take(80)
+            .flat_map(char::escape_default)
+            .collect();
+        return Err(format!(
+            "the certificate's name `{name}` is reserved: use another one"
+        ));
+    }
+    Ok(Principal {
+        name: name.to_owned(),
+        role: None,
+    })
+}
+
+/// Whether two secrets are the same, told in a time that does not depend on where they differ.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    let differences = one
+        .bytes()
+        .zip(other.bytes())
+        .fold(0, |sum, (a, b)| sum | (a ^ b));
+    one.len() == other.len() && differences == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_a_meaning_are_nobodys() {
+        let of = |name: &str| {
+            of(&AuthorizationRequest {
+                user: name.to_owned(),
+                ..AuthorizationRequest::default()
+            })
+        };
+        assert_eq!(of("").unwrap().name, "local");
+        assert_eq!(of("alice").unwrap().name, "alice");
+        for name in ["local", "socket:admin", "group:a", "a\nb"] {
+            assert!(of(name).is_err(), "{name}");
+        }
+        assert!(is_same("abc", "abc") && !is_same("abc", "abd") && !is_same("ab", "abc"));
+    }
+}
