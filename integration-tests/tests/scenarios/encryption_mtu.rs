@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration_tests::capability::Capability;
-use integration_tests::drover::CREATE_ENCRYPTED;
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::sniff::Sniffer;
 use integration_tests::wait;
+
+use super::encryption::encrypted_pair;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -64,12 +65,8 @@ fn squeeze(lab: &Lab, bytes: u16) -> Result<()> {
 
 /// `ann` on the first host and `bob` on the second, on an encrypted network; the address of `bob`.
 fn pair(lab: &Lab) -> Result<String> {
-    let (one, two) = lab.pair()?;
-    one.run(&format!("{CREATE_ENCRYPTED} app"))?;
-    two.wait_for_network("app", 2)?;
-    one.sleeper("ann", "--network app")?;
-    two.sleeper("bob", "--network app")?;
-    let bob = two.address_of("bob", "app")?;
+    let (_, bob) = encrypted_pair(lab)?;
+    let (one, _) = lab.pair()?;
     one.reaches("ann", &bob, 5)?;
     Ok(bob)
 }

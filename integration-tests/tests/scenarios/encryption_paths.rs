@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use integration_tests::capability::Capability;
-use integration_tests::drover::CREATE_ENCRYPTED;
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::network::Site;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;
 use serde_json::Value;
+
+use super::encryption::encrypted_pair;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -51,16 +52,6 @@ fn finds(host: &Host, prefix: &str, learned: bool) -> Result<()> {
     found.map(drop)
 }
 
-/// `ann` on the first host and `bob` on the second, on an encrypted network.
-fn pair(lab: &Lab) -> Result<(String, String)> {
-    let (one, two) = lab.pair()?;
-    one.run(&format!("{CREATE_ENCRYPTED} app"))?;
-    two.wait_for_network("app", 2)?;
-    one.sleeper("ann", "--network app")?;
-    two.sleeper("bob", "--network app")?;
-    Ok((one.address_of("ann", "app")?, two.address_of("bob", "app")?))
-}
-
 /// Waits until both hear each other.
 fn both_hear(lab: &Lab, ann: &str, bob: &str) -> Result<()> {
     let (one, two) = lab.pair()?;
@@ -101,7 +92,7 @@ fn nat(lab: &mut Lab) -> Result<()> {
     lab.add_host(Site::Far)?;
     translate(lab, "20000-20099")?;
     lab.form_cluster()?;
-    let (ann, bob) = pair(lab)?;
+    let (ann, bob) = encrypted_pair(lab)?;
     both_hear(lab, &ann, &bob)?;
     let (one, two) = lab.pair()?;
     finds(one, "192.0.2.254:200", true)?;
@@ -148,7 +139,7 @@ fn addresses(lab: &mut Lab) -> Result<()> {
         ))?;
     }
     lab.form_cluster()?;
-    let (ann, bob) = pair(lab)?;
+    let (ann, bob) = encrypted_pair(lab)?;
     both_hear(lab, &ann, &bob)?;
     let (one, two) = lab.pair()?;
     finds(one, &format!("{}:4740", two.address()), false)?;
