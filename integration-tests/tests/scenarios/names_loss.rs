@@ -35,6 +35,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// How often a host goes and comes.
+const FLAPS: usize = 3;
 /// How long a cut lasts.
 const CUT: Duration = Duration::from_secs(30);
 
@@ -129,7 +131,7 @@ fn store_away(lab: &mut Lab) -> Result<()> {
     })?;
     two.sleeper("new", "--network app")?;
     let new = two.address_of("new", "app")?;
-    wait::throughout("what is known is told", wait::seconds(10), everything)?;
+    wait::throughout("what is known is told", wait::seconds(5), everything)?;
     // A name service that starts meanwhile has it from its disk.
     one.kill("drover-names", "KILL")?;
     one.is_served("ann")?;
@@ -161,7 +163,7 @@ fn flapping(lab: &mut Lab) -> Result<()> {
     let busy = "for n in 1 2 3 4; do timeout 40 sh -c 'while :; do :; done' & done";
     two.run(&format!("{busy} 2>/dev/null >/dev/null"))?;
     let (mut told, mut lacking) = (0, 0);
-    for round in 0..5 {
+    for round in 0..FLAPS {
         let restarted = format!("short-{round}");
         two.sleeper(&restarted, "--network app")?;
         for connected in [false, true] {
@@ -181,7 +183,7 @@ fn flapping(lab: &mut Lab) -> Result<()> {
         two.run(&format!("docker rm -f {restarted}"))?;
     }
     one.is_told("ann", "bob", &[&bob], 5)?;
-    for round in 0..5 {
+    for round in 0..FLAPS {
         one.is_told("ann", &format!("short-{round}"), &[], 5)?;
     }
     lab.report(&format!(
