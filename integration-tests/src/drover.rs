@@ -11,11 +11,12 @@ use crate::wait;
 /// The log of `drover up`.
 pub const LOG: &str = "drover.log";
 /// The processes that make up Drover.
-pub const PLUGINS: [&str; 4] = [
+pub const PLUGINS: [&str; 5] = [
     "drover-coordinator",
     "drover-ipam",
     "drover-net",
     "drover-names",
+    "drover-vol",
 ];
 /// What `network create` needs to make a network of Drover's. It is clear, so that a kernel without ESP can run
 /// most of the lab; with `DROVER_LAB_NETWORKS=encrypted` it is as Drover makes it by itself.

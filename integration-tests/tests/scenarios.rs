@@ -47,6 +47,8 @@ mod restarts;
 mod underlay;
 #[path = "scenarios/underlay_v6.rs"]
 mod underlay_v6;
+#[path = "scenarios/volumes.rs"]
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         every(authorization::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
+        newest(volumes::SCENARIOS),
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),

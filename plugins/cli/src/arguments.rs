@@ -9,7 +9,13 @@ use drover_model::HostName;
 
 use crate::help;
 
-/// Networks for Docker containers across hosts
+mod volume;
+
+pub(crate) use volume::{
+    ProjectCommand, SnapshotArguments, SnapshotCommand, VolumeArguments, VolumeCommand,
+};
+
+/// Networks and volumes for Docker containers across hosts
 #[derive(Debug, Parser)]
 #[command(name = "drover", version, max_term_width = 100, after_help = help::DROVER)]
 pub(crate) struct Arguments {
@@ -72,6 +78,12 @@ pub(crate) enum Command {
     /// Check, test, explain and learn policies of who may call the engine
     #[command(after_help = help::POLICY)]
     Policy(PolicyArguments),
+    /// Show and manage volumes, their snapshots and the trash
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Take snapshots of several volumes at one instant
+    #[command(subcommand)]
+    Snapshot(ProjectCommand),
     /// Find faults, their causes and remedies
     #[command(after_help = help::DOCTOR)]
     Doctor(Form),
@@ -208,6 +220,9 @@ pub(crate) struct ResetArguments {
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Remove all volumes and snapshots too; without it they stay for the next `drover up`
+    #[arg(long)]
+    pub(crate) volumes: bool,
     #[command(flatten)]
     pub(crate) form: Form,
 }
@@ -264,6 +279,22 @@ mod tests {
         for command in ["ls", "lookup", "metrics"] {
             assert_golden(&format!("help-dns-{command}"), &help(&["dns", command]));
         }
+        for command in [
+            "ls",
+            "inspect",
+            "resize",
+            "restore-trash",
+            "pause",
+            "snapshot",
+        ] {
+            let name = format!("help-volume-{command}");
+            assert_golden(&name, &help(&["volume", command]));
+        }
+        for command in ["create", "ls", "rm", "diff", "mount", "umount", "rollback"] {
+            let name = format!("help-volume-snapshot-{command}");
+            assert_golden(&name, &help(&["volume", "snapshot", command]));
+        }
+        assert_golden("help-snapshot-project", &help(&["snapshot", "project"]));
         assert_golden("help-host-rm", &help(&["host", "rm"]));
         assert_golden("help-exit-codes", &help(&["exit-codes"]));
     }

@@ -159,9 +159,11 @@ pub(crate) async fn identity(
 ) -> Result<Identity, CommandError> {
     match process {
         Process::Coordinator => Ok(status(settings).await?.identity),
-        Process::Ipam | Process::Network | Process::Names | Process::Authorization => {
-            ask(settings, process, &plugin::WhoAreYou {}, LIMIT).await
-        }
+        Process::Ipam
+        | Process::Network
+        | Process::Names
+        | Process::Volumes
+        | Process::Authorization => ask(settings, process, &plugin::WhoAreYou {}, LIMIT).await,
     }
 }
 

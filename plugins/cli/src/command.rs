@@ -13,7 +13,7 @@ use crate::arguments::{
 };
 use crate::ask::{CommandError, REFUSED};
 use crate::view::{View, dns, ipam, networks, peers, show, status};
-use crate::{authorization, cluster, doctor, help, output, reset, up};
+use crate::{authorization, cluster, doctor, help, output, reset, up, volume};
 
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
@@ -84,6 +84,8 @@ async fn execute(settings: &Settings, command: Command) -> Result<u8, CommandErr
         }
         Command::Dns(DnsCommand::Lookup(asked)) => return look_up(settings, asked).await,
         Command::Dns(DnsCommand::Metrics(form)) => show(&dns::metrics(settings).await?, form.json),
+        Command::Volume(command) => volume::run(settings, command).await?,
+        Command::Snapshot(command) => volume::snapshot_project(settings, command).await?,
         Command::Doctor(form) => return run_doctor(settings, form).await,
         Command::Reset(arguments) => return run_reset(settings, &arguments).await,
         // Handled before there was a runtime.
@@ -136,7 +138,7 @@ async fn run_doctor(settings: &Settings, form: Form) -> Result<u8, CommandError>
 }
 
 async fn run_reset(settings: &Settings, arguments: &ResetArguments) -> Result<u8, CommandError> {
-    let done = reset::reset(settings, arguments.yes).await?;
+    let done = reset::reset(settings, arguments.yes, arguments.volumes).await?;
     show(&done, arguments.form.json);
     Ok(if done.left.is_empty() {
         Exit::Success.code()

@@ -109,7 +109,8 @@ Ends with 1 when there are errors; warnings alone end with 0.";
 pub(crate) const RESET: &str = "\
 Stops when containers run on Drover networks, and names them. Otherwise: leaves the cluster, stops
 `drover up`, removes Drover's networks from the engine, its devices and filters from the kernel,
-and its state, run and socket files. Docker and everything else stays as it is.";
+and its state, run and socket files. Volumes stay, unless --volumes is given. Docker and everything
+else stays as it is.";
 
 pub(crate) const POLICY: &str = "\
 Commands:
@@ -120,3 +121,35 @@ Commands:
   schema                 The types, facts and actions that policies may name
 
 DIR is [authorization] policy_dir when it is not given. Exit code 1: a fault, a failed case, a denial.";
+
+/// Under `drover volume restore-trash --help`.
+pub(crate) const RESTORE_TRASH: &str = "\
+A volume that was removed lies in the trash for three days, unless the setting
+`volumes.trash_window` says otherwise, or it was created with `-o on-remove=delete`.
+`drover volume ls --trash` lists what is there.
+
+Examples:
+  drover volume restore-trash pg
+  drover volume restore-trash pg --as pg-yesterday";
+
+/// Under `drover volume snapshot create --help`.
+pub(crate) const SNAPSHOT_CREATE: &str = "\
+Snapshots of several volumes are taken at one instant; they have one name.
+
+Examples:
+  drover volume snapshot create pg@before-upgrade
+  drover volume snapshot create pg@noon redis@noon";
+
+/// Under `drover volume snapshot rollback --help`.
+pub(crate) const ROLLBACK: &str = "\
+Refused while a container runs with the volume. What is on the volume now is lost, unless there is
+a snapshot of it. The snapshot stays.";
+
+/// Under `drover snapshot project --help`.
+pub(crate) const SNAPSHOT_PROJECT: &str = "\
+Takes in every volume of the Compose project with `driver: drover-vol`, and asks the programs that use
+them to write everything down first, where their containers have the labels `drover.snapshot.pre`
+and `drover.snapshot.post`, or `drover.snapshot.preset`.
+
+Example:
+  drover snapshot project shop --name before-upgrade";

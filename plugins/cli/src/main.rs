@@ -13,6 +13,7 @@ mod reset;
 mod table;
 mod up;
 mod view;
+mod volume;
 
 use std::process::ExitCode;
 

@@ -22,13 +22,21 @@ pub(crate) enum Process {
     Network,
     /// Names.
     Names,
+    /// Volumes.
+    Volumes,
     /// Who may call the engine. Only where it is set up.
     Authorization,
 }
 
 impl Process {
     /// Those that run on every host, in the order in which they are started.
-    pub(crate) const ALL: [Self; 4] = [Self::Coordinator, Self::Ipam, Self::Network, Self::Names];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Coordinator,
+        Self::Ipam,
+        Self::Network,
+        Self::Names,
+        Self::Volumes,
+    ];
 
     /// Those that run on this host, in the order in which they are started.
     pub(crate) fn of(settings: &Settings) -> Vec<Self> {
@@ -52,6 +60,7 @@ impl Process {
             Self::Ipam => "drover-ipam",
             Self::Network => "drover-net",
             Self::Names => "drover-names",
+            Self::Volumes => "drover-vol",
             Self::Authorization => "drover-authz",
         }
     }
@@ -60,7 +69,9 @@ impl Process {
     pub(crate) fn socket(self, settings: &Settings) -> PathBuf {
         match self {
             Self::Coordinator => settings.control_socket(),
-            Self::Ipam | Self::Network | Self::Authorization => settings.plugin_socket(self.name()),
+            Self::Ipam | Self::Network | Self::Volumes | Self::Authorization => {
+                settings.plugin_socket(self.name())
+            }
             Self::Names => settings.names_socket(),
         }
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use drover_control_api::FailureKind;
 use drover_control_api::coordinator::Leave;
 use drover_control_api::plugin::TearDown;
+use drover_control_api::volume::TearDownVolumes;
 use drover_daemon::{Exit, Settings};
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -61,7 +62,13 @@ impl Done {
 }
 
 /// Resets the host.
-pub(crate) async fn reset(settings: &Settings, confirmed: bool) -> Result<Done, CommandError> {
+///
+/// Volumes stay unless they are to go too: they are what nobody can make again.
+pub(crate) async fn reset(
+    settings: &Settings,
+    confirmed: bool,
+    with_volumes: bool,
+) -> Result<Done, CommandError> {
     if authorization::engine_is_told() {
         return Err(CommandError::refused(
             "the engine is told to ask `drover-authz`, and would deny every call: take it out of \
@@ -75,6 +82,7 @@ pub(crate) async fn reset(settings: &Settings, confirmed: bool) -> Result<Done, 
     let mut done = Done::default();
     leave(settings, &mut done).await?;
     tear_down(settings, &mut done).await;
+    let volumes_stay = !close_volumes(settings, with_volumes, &mut done).await;
     stop_processes(settings, &mut done).await;
     if !networks.is_empty() {
         let farewell = farewell::Farewell::say(settings)?;
@@ -82,7 +90,7 @@ pub(crate) async fn reset(settings: &Settings, confirmed: bool) -> Result<Done, 
         farewell.end().await;
     }
     kernel::remove(settings, &mut done).await;
-    files::remove(settings, &mut done);
+    files::remove(settings, volumes_stay, &mut done);
     Ok(done)
 }
 
@@ -153,6 +161,28 @@ async fn tear_down(settings: &Settings, done: &mut Done) {
             .for_each(|what| done.removed(format!("removed {what}"))),
         Err(CommandError::NotRunning { .. }) => {}
         Err(error) => output::note(&format!("`drover-net` did not tear down: {error}")),
+    }
+}
+
+/// Has `drover-vol` detach all volumes, and remove them if they are to go. Whether none is left.
+async fn close_volumes(settings: &Settings, delete: bool, done: &mut Done) -> bool {
+    let tear_down = TearDownVolumes { delete };
+    match ask(settings, Process::Volumes, &tear_down, TEAR_DOWN).await {
+        Ok(torn_down) => {
+            let removed = torn_down.removed.into_iter();
+            removed.for_each(|what| done.removed(format!("removed {what}")));
+            delete
+        }
+        // What it made is removed with the other files.
+        Err(CommandError::NotRunning { .. }) => delete,
+        Err(error) if delete => {
+            done.left(format!("the volumes are still there: {error}"));
+            false
+        }
+        Err(error) => {
+            output::note(&format!("`drover-vol` did not detach the volumes: {error}"));
+            false
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What there is: `status`, `peers`, `ipam`, `networks`, `dns`.
+//! What there is: `status`, `peers`, `ipam`, `networks`, `dns`, `volume`.
 //!
 //! Each view gathers an answer, which is what `--json` writes, and renders it for a person. The fields of
 //! the answers are stable: a field may be added, none changes its name or meaning.
@@ -8,6 +8,7 @@ pub(crate) mod ipam;
 pub(crate) mod networks;
 pub(crate) mod peers;
 pub(crate) mod status;
+pub(crate) mod volumes;
 
 use serde::Serialize;
 

@@ -117,6 +117,15 @@ impl Host {
             vec![("/Drover.WhoAreYou", always(identity("drover-names")))],
         );
         host.serve(
+            "plugins/drover-vol.sock",
+            vec![
+                ("/Drover.WhoAreYou", always(identity("drover-vol"))),
+                ("/Drover.VolumeStatus", always(recorded("volume-status"))),
+                ("/Drover.Volumes", always(recorded("volumes"))),
+                ("/Drover.Snapshots", always(recorded("snapshots"))),
+            ],
+        );
+        host.serve(
             "plugins/drover-ipam.sock",
             vec![
                 ("/Drover.WhoAreYou", always(identity("drover-ipam"))),

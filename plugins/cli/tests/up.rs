@@ -19,11 +19,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const CHILDREN: [&str; 4] = [
+const CHILDREN: [&str; 5] = [
     "drover-coordinator",
     "drover-ipam",
     "drover-net",
     "drover-names",
+    "drover-vol",
 ];
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -4,7 +4,7 @@
 //! - plugins and the command line ask the coordinator: `POST /v1/<Method>` on its control socket
 //!   ([`coordinator`]), and watch the fabric ([`fabric`]) and the containers ([`registry`]);
 //! - the coordinator and the command line ask a plugin: `POST /Drover.<Method>` on the plugin's own
-//!   socket ([`plugin`], [`names`]);
+//!   socket ([`plugin`], [`names`], [`volume`]);
 //! - the records themselves ([`record`]) are the values in the store, each with its key.
 //!
 //! An answer is `200` with the method's answer, or another status with a [`Failure`].
@@ -16,6 +16,7 @@ pub mod names;
 pub mod plugin;
 pub mod record;
 pub mod registry;
+pub mod volume;
 
 use serde::{Deserialize, Serialize};
 

@@ -23,9 +23,9 @@ pub use exit::Exit;
 pub use listen::{ListenError, bind, listener};
 pub use run::{run, run_with};
 pub use settings::{
-    AuthorizationSettings, ClusterSettings, DEFAULT_CONFIG, EncapsulationChoice,
+    AuthorizationSettings, BackendChoice, ClusterSettings, DEFAULT_CONFIG, EncapsulationChoice,
     EncryptionSettings, Fault, LogFormat, LogSettings, OverlaySettings, Overrides, PoolSettings,
-    Settings, SettingsError,
+    Settings, SettingsError, VolumeSettings,
 };
 
 pub use token::{

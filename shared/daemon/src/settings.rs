@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use drover_model::HostName;
+use drover_model::{ByteSize, HostName};
 use ipnet::IpNet;
 
 pub use source::{DEFAULT_CONFIG, Overrides};
@@ -38,6 +38,8 @@ pub struct Settings {
     pub overlay: OverlaySettings,
     /// How networks are encrypted.
     pub encryption: EncryptionSettings,
+    /// Volumes.
+    pub volumes: VolumeSettings,
     /// The cluster.
     pub cluster: ClusterSettings,
     /// Who may call the engine.
@@ -108,6 +110,45 @@ pub struct EncryptionSettings {
     pub rotate_bytes: u64,
 }
 
+/// Which backend new volumes are made on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// The best that this host has.
+    #[default]
+    Auto,
+    /// Btrfs.
+    Btrfs,
+    /// Plain directories.
+    Directory,
+}
+
+/// Volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSettings {
+    /// Which backend new volumes are made on.
+    pub backend: BackendChoice,
+    /// A directory for volumes that there is: of a btrfs, or for plain directories; `None` for one in the state directory.
+    pub path: Option<PathBuf>,
+    /// How large the loop file is, and becomes when it is smaller; `None` for half of what is free when it is made.
+    pub loop_size: Option<ByteSize>,
+    /// How long a volume that was removed can be restored; zero for not at all.
+    pub trash_window: Duration,
+    /// How many percent of a pool are kept for the volumes that there are: nothing new is begun on them.
+    pub reserve: u8,
+}
+
+impl Default for VolumeSettings {
+    fn default() -> Self {
+        Self {
+            backend: BackendChoice::Auto,
+            path: None,
+            loop_size: None,
+            trash_window: Duration::from_secs(3 * 24 * 60 * 60),
+            reserve: 5,
+        }
+    }
+}
+
 /// The cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {
@@ -155,6 +196,7 @@ impl Default for Settings {
             pools: PoolSettings::default(),
             overlay: OverlaySettings::default(),
             encryption: EncryptionSettings::default(),
+            volumes: VolumeSettings::default(),
             cluster: ClusterSettings::default(),
             authorization: AuthorizationSettings::default(),
             log: LogSettings::default(),

@@ -12,6 +12,8 @@ use crate::container::{Container, ContainerDetail};
 use crate::error::Error;
 use crate::event::{EventFilter, Events};
 use crate::network::{CreateNetwork, Network};
+use crate::nullable::or_default;
+use crate::volume::Volume;
 
 /// How long a question may take.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -40,6 +42,29 @@ pub struct Version {
 #[serde(rename_all = "PascalCase")]
 struct Created {
     id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VolumeList {
+    #[serde(default, deserialize_with = "or_default")]
+    volumes: Vec<Volume>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ExecState {
+    #[serde(default)]
+    exit_code: Option<i64>,
+}
+
+/// What came of a command in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    /// Its exit code.
+    pub exit_code: i64,
+    /// What it wrote, both streams together.
+    pub output: String,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +172,56 @@ impl Engine {
     /// When the engine does not answer.
     pub async fn containers(&self) -> Result<Vec<Container>, Error> {
         self.get("/containers/json?all=1").await
+    }
+
+    /// Every container that refers to a volume, those that do not run included.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn containers_of_volume(&self, volume: &str) -> Result<Vec<Container>, Error> {
+        let filter = segment(&serde_json::json!({ "volume": [volume] }).to_string());
+        self.get(&format!("/containers/json?all=1&filters={filter}"))
+            .await
+    }
+
+    /// Every volume with a label of that value. The engine asks its volume plugins meanwhile.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn volumes_labelled(&self, label: &str, value: &str) -> Result<Vec<Volume>, Error> {
+        let label = format!("{label}={value}");
+        let filter = segment(&serde_json::json!({ "label": [label] }).to_string());
+        let list: VolumeList = self.get(&format!("/volumes?filters={filter}")).await?;
+        Ok(list.volumes)
+    }
+
+    /// Runs a command in a container to its end, and returns its exit code and what it wrote. One that takes longer than
+    /// `limit` goes on: an engine ends no command.
+    ///
+    /// # Errors
+    /// When the container does not run, the command cannot be started, or takes longer.
+    pub async fn execute(
+        &self,
+        container: &str,
+        command: &[&str],
+        limit: Duration,
+    ) -> Result<Executed, Error> {
+        let create = serde_json::json!({
+            "Cmd": command, "AttachStdout": true, "AttachStderr": true, "Tty": true,
+        });
+        let path = format!("/containers/{}/exec", segment(container));
+        let created: Created = self.change(Method::POST, &path, &create).await?;
+        let start = serde_json::json!({ "Detach": false, "Tty": true });
+        let path = format!("/exec/{}/start", segment(&created.id));
+        let body = Some(start.to_string().into_bytes());
+        let answer = self.send(Method::POST, &path, body, limit).await?;
+        let done: ExecState = self
+            .get(&format!("/exec/{}/json", segment(&created.id)))
+            .await?;
+        Ok(Executed {
+            exit_code: done.exit_code.unwrap_or(-1),
+            output: String::from_utf8_lossy(&answer.body).trim().to_owned(),
+        })
     }
 
     /// A container in full. The engine answers once it has finished what it is doing with it.

@@ -24,6 +24,21 @@ pub struct Container {
     /// Its place on networks.
     #[serde(default)]
     pub network_settings: NetworkSettings,
+    /// What is mounted in it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub mounts: Vec<ContainerMount>,
+}
+
+/// Something that is mounted in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerMount {
+    /// The volume's name; empty for what is no volume.
+    #[serde(default)]
+    pub name: String,
+    /// Where, in the container.
+    #[serde(default)]
+    pub destination: String,
 }
 
 impl Container {

@@ -1,7 +1,7 @@
 //! Exact JSON types of Docker's plugin protocols.
 //!
-//! What an engine sends and what it reads, for `Plugin.Activate`, `NetworkDriver.*` ([`network`]) and
-//! `IpamDriver.*` ([`ipam`]), checked against recordings of Docker Engine 20.10, 26.1, 28.5 and 29.7.
+//! What an engine sends and what it reads, for `Plugin.Activate`, `NetworkDriver.*` ([`network`]),
+//! `IpamDriver.*` ([`ipam`]) and `VolumeDriver.*` ([`volume`]), checked against recordings of Docker Engine 20.10, 26.1, 28.5 and 29.7.
 //! Fields that are not known are ignored, as the engine does it; a field that a call cannot do
 //! without is required, so that a request that lost its body is never taken for one with defaults.
 //!
@@ -10,6 +10,7 @@
 pub mod authorization;
 pub mod ipam;
 pub mod network;
+pub mod volume;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ pub const ACCEPT: &str = "application/vnd.docker.plugins.v1.2+json";
 /// The answer to [`ACTIVATE`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activation {
-    /// The interfaces behind the socket: [`network::INTERFACE`], [`ipam::INTERFACE`].
+    /// The interfaces behind the socket: [`network::INTERFACE`], [`ipam::INTERFACE`], [`volume::INTERFACE`].
     #[serde(rename = "Implements")]
     pub implements: Vec<String>,
 }
@@ -43,7 +44,7 @@ impl Activation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
-/// The answer of a call that failed. Network plugins' is read from `Err`, IPAM plugins' from `Error`.
+/// The answer of a call that failed. Network and volume plugins' is read from `Err`, IPAM plugins' from `Error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorAnswer {
     /// What a network plugin's engine reads.

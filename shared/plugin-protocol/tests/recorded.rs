@@ -6,7 +6,7 @@ use std::path::Path;
 
 use drover_model::MacAddress;
 use drover_plugin_protocol::network::{self, key};
-use drover_plugin_protocol::{Activation, Empty, ErrorAnswer, ipam};
+use drover_plugin_protocol::{Activation, Empty, ErrorAnswer, ipam, volume};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -167,6 +167,37 @@ fn every_ipam_call_is_read_whole() {
         on_answer(&name, &answer);
     }
     assert_eq!(seen.len(), Method::ALL.len(), "{seen:?}");
+}
+
+#[test]
+fn every_volume_call_is_read_whole() {
+    use volume::Method;
+    let mut seen = std::collections::BTreeSet::new();
+    for Exchange {
+        name,
+        path,
+        request,
+        answer,
+    } in recorded("volume")
+    {
+        let method = Method::from_path(&path).unwrap_or_else(|| panic!("{name}: {path}"));
+        seen.insert(method);
+        type Check = fn(&str, &Value);
+        let (on_request, on_answer): (Check, Check) = match method {
+            Method::Capabilities => (keeps_all::<Empty>, keeps_all::<volume::CapabilitiesAnswer>),
+            Method::Create => (keeps_all::<volume::Create>, keeps_all::<Empty>),
+            Method::Get => (keeps_all::<volume::Named>, keeps_all::<volume::GetAnswer>),
+            Method::List => (keeps_all::<Empty>, keeps_all::<volume::ListAnswer>),
+            Method::Mount => (keeps_all::<volume::Mount>, keeps_all::<volume::MountAnswer>),
+            Method::Unmount => (keeps_all::<volume::Mount>, keeps_all::<Empty>),
+            Method::Path => (keeps_all::<volume::Named>, keeps_all::<volume::MountAnswer>),
+            Method::Remove => (keeps_all::<volume::Named>, keeps_all::<Empty>),
+        };
+        on_request(&name, &request);
+        on_answer(&name, &answer);
+    }
+    // No engine asks for the path.
+    assert_eq!(seen.len(), Method::ALL.len() - 1, "{seen:?}");
 }
 
 #[test]

@@ -35,6 +35,10 @@ use crate::mounts;
 pub(crate) use pool::plain_state;
 pub use pool::{LoopPool, is_btrfs};
 
+/// How often, and after which pause, unmounting a pool is tried.
+const RELEASE_TRIES: u32 = 40;
+const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Volumes on a btrfs.
 #[derive(Debug)]
 pub struct Btrfs {
@@ -436,7 +440,7 @@ impl Backend for Btrfs {
         let mut removed = Vec::new();
         match &self.loop_file {
             Some(file) => {
-                mounts::release(&self.base)?;
+                release_soon(&self.base)?;
                 if delete {
                     fs::remove_file(file).map_err(Error::system("remove", file))?;
                     removed.push(format!("loop file {}", file.display()));
@@ -468,6 +472,17 @@ fn remove_if_empty(folder: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(Error::system("remove", folder)),
     }
+}
+
+/// Unmounts the pool; somebody who asks how it is has it open for a moment.
+fn release_soon(base: &Path) -> Result<()> {
+    for _ in 0..RELEASE_TRIES {
+        match mounts::release(base) {
+            Err(Error::Busy(_)) => std::thread::sleep(RELEASE_PAUSE),
+            other => return other,
+        }
+    }
+    mounts::release(base)
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -20,7 +20,7 @@ pub type MountId = String;
 pub struct Hold {
     /// `Mount` calls less `Unmount` calls, at least 1.
     pub count: u32,
-    /// When the last of them was taken.
+    /// When the last of them was taken; 0 once one was given back, as a container that is about to start gives nothing back.
     pub since: UnixSeconds,
 }
 
@@ -64,6 +64,7 @@ impl Holds {
     pub fn give_back(&mut self, id: &str) {
         if let Some(hold) = self.0.get_mut(id) {
             hold.count = hold.count.saturating_sub(1);
+            hold.since = 0;
             if hold.count == 0 {
                 self.0.remove(id);
             }
@@ -127,6 +128,18 @@ mod tests {
         holds.take("a", 0);
         assert_eq!(holds.verdict(Users::None, 10), Verdict::Wait);
         assert_eq!(holds.verdict(Users::None, STARTING), Verdict::Detach);
+    }
+
+    #[test]
+    fn what_a_killed_engine_still_held_is_let_go_with_the_container() {
+        let mut holds = Holds::default();
+        holds.take("a", 1000);
+        // The engine was killed; the next one mounts for the same container again.
+        holds.take("a", 1010);
+        assert_eq!(holds.verdict(Users::None, 1020), Verdict::Wait);
+        holds.give_back("a");
+        assert_eq!(holds.verdict(Users::Some, 1021), Verdict::Wait);
+        assert_eq!(holds.verdict(Users::None, 1021), Verdict::Detach);
     }
 
     #[test]

@@ -10,8 +10,11 @@ use super::Done;
 use crate::process::Process;
 use crate::up::{LOCK_FILE, STATE_MARK};
 
-/// Removes them.
-pub(super) fn remove(settings: &Settings, done: &mut Done) {
+/// What volumes are, below the state directory.
+const VOLUMES: [&str; 2] = ["volumes", "volumes.redb"];
+
+/// Removes them; with `volumes_stay` not the volumes, if there are any.
+pub(super) fn remove(settings: &Settings, volumes_stay: bool, done: &mut Done) {
     for process in Process::every() {
         remove_file(&process.socket(settings), done);
     }
@@ -25,10 +28,41 @@ pub(super) fn remove(settings: &Settings, done: &mut Done) {
     if fs::remove_dir(run_dir).is_ok() {
         done.removed(format!("removed `{}`", run_dir.display()));
     }
-    remove_state(&settings.state_dir, done);
+    remove_state(&settings.state_dir, volumes_stay, done);
 }
 
-fn remove_state(state_dir: &Path, done: &mut Done) {
+/// Whether there is anything in the folder of volumes that is worth keeping.
+fn has_volumes(state_dir: &Path) -> bool {
+    let is_used = |path: &Path| fs::read_dir(path).is_ok_and(|mut it| it.next().is_some());
+    let folder = state_dir.join("volumes");
+    let on_btrfs = folder.join("btrfs/volumes");
+    let on_btrfs = if on_btrfs.exists() {
+        is_used(&on_btrfs)
+    } else {
+        // Not mounted: what is in it nobody knows.
+        folder.join("btrfs.img").exists()
+    };
+    on_btrfs || is_used(&folder.join("directory/volumes"))
+}
+
+/// Unmounts what lies below the folder of volumes, for a `drover-vol` that does not do it any more.
+fn unmount_volumes(state_dir: &Path) {
+    let folder = state_dir.join("volumes");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let places: Vec<&Path> = places.map(Path::new).collect();
+    for place in places
+        .into_iter()
+        .rev()
+        .filter(|it| it.starts_with(&folder))
+    {
+        if let Err(error) = nix::mount::umount(place) {
+            tracing::debug!(place = %place.display(), %error, "cannot be unmounted");
+        }
+    }
+}
+
+fn remove_state(state_dir: &Path, volumes_stay: bool, done: &mut Done) {
     if !state_dir.exists() {
         return;
     }
@@ -44,13 +78,26 @@ fn remove_state(state_dir: &Path, done: &mut Done) {
         .into_iter()
         .flatten()
         .filter_map(Result::ok);
-    let entries = entries.filter(|entry| entry.file_name() != STATE_MARK);
+    let volumes_stay = volumes_stay && has_volumes(state_dir);
+    unmount_volumes(state_dir);
+    let entries = entries.filter(|entry| {
+        let name = entry.file_name();
+        let is_volumes = VOLUMES.iter().any(|it| name == *it);
+        name != STATE_MARK && !(volumes_stay && is_volumes)
+    });
     for entry in entries.map(|entry| entry.path()).collect::<Vec<_>>() {
         if entry.is_dir() && !entry.is_symlink() {
             remove_tree(&entry, done);
         } else {
             remove_file(&entry, done);
         }
+    }
+    if volumes_stay {
+        done.removed(format!(
+            "the volumes stay in `{}`: `drover reset --volumes` before this would have removed them",
+            state_dir.join("volumes").display()
+        ));
+        return;
     }
     remove_file(&state_dir.join(STATE_MARK), done);
     match fs::remove_dir(state_dir) {
@@ -106,13 +153,13 @@ mod tests {
             fs::write(folder.path().join(path), "").unwrap();
         }
         let mut done = Done::default();
-        remove(&settings, &mut done);
+        remove(&settings, false, &mut done);
         assert!(done.left.is_empty(), "{:?}", done.left);
         assert!(!settings.state_dir.exists() && !settings.run_dir.exists());
         assert!(!settings.plugin_dir.join("drover-net.sock").exists());
         assert!(settings.plugin_dir.join("other.sock").exists());
         let mut again = Done::default();
-        remove(&settings, &mut again);
+        remove(&settings, false, &mut again);
         assert!(again.removed.is_empty() && again.left.is_empty());
     }
 
@@ -124,7 +171,7 @@ mod tests {
         let precious = settings.state_dir.join("thesis.tex");
         fs::write(&precious, "").unwrap();
         let mut done = Done::default();
-        remove(&settings, &mut done);
+        remove(&settings, false, &mut done);
         assert!(precious.exists());
         assert!(done.left[0].contains("left alone"));
     }

@@ -24,9 +24,11 @@ pub(crate) async fn ask(process: Process, settings: &Settings) -> Result<Identit
     let client = Client::unix(process.socket(settings));
     match process {
         Process::Coordinator => Ok(call(&client, &Status {}, LIMIT).await?.identity),
-        Process::Ipam | Process::Network | Process::Names | Process::Authorization => {
-            call(&client, &WhoAreYou {}, LIMIT).await
-        }
+        Process::Ipam
+        | Process::Network
+        | Process::Names
+        | Process::Volumes
+        | Process::Authorization => call(&client, &WhoAreYou {}, LIMIT).await,
     }
 }
 

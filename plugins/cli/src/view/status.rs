@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use drover_control_api::coordinator::{EngineStatus, HostStatus, StatusAnswer, StoreStatus};
 use drover_control_api::plugin::Identity;
+use drover_control_api::volume::{VolumeReport, VolumeStatus};
 use drover_daemon::Settings;
 use drover_model::HostName;
 use serde::Serialize;
 
 use super::View;
-use crate::ask::{self, CommandError};
+use super::volumes::bytes_text;
+use crate::ask::{self, CommandError, LIMIT};
 use crate::authorization;
 use crate::process::Process;
 use crate::table::{list, now, or_dash, table, until};
@@ -29,6 +31,8 @@ pub(crate) struct StatusView {
     certificate_expires_at: Option<u64>,
     /// Whether this host was removed from its cluster.
     fenced: bool,
+    /// The volumes of this host; `null` when `drover-vol` does not answer.
+    volumes: Option<VolumeReport>,
     /// The processes of this host.
     processes: Vec<ProcessView>,
     /// The hosts of the cluster, this one included.
@@ -87,11 +91,13 @@ pub(crate) struct HostView {
 
 /// Asks every process. Those that do not answer are part of the answer.
 pub(crate) async fn gather(settings: &Settings) -> (StatusView, Option<CommandError>) {
-    let (coordinator, ipam, network, names) = tokio::join!(
+    let (coordinator, ipam, network, names, volumes, report) = tokio::join!(
         ask::status(settings),
         ask::identity(settings, Process::Ipam),
         ask::identity(settings, Process::Network),
         ask::identity(settings, Process::Names),
+        ask::identity(settings, Process::Volumes),
+        ask::ask(settings, Process::Volumes, &VolumeStatus {}, LIMIT),
     );
     let (status, trouble) = match coordinator {
         Ok(status) => (Ok(status), None),
@@ -106,13 +112,16 @@ pub(crate) async fn gather(settings: &Settings) -> (StatusView, Option<CommandEr
         process(Process::Ipam, ipam.map_err(|error| error.to_string())),
         process(Process::Network, network.map_err(|error| error.to_string())),
         process(Process::Names, names.map_err(|error| error.to_string())),
+        process(Process::Volumes, volumes.map_err(|error| error.to_string())),
     ];
     if authorization::is_set_up(settings) {
         let identity = ask::identity(settings, Process::Authorization).await;
         let identity = identity.map_err(|error| error.to_string());
         processes.push(process(Process::Authorization, identity));
     }
-    (view(status.ok(), processes, now()), trouble)
+    let mut view = view(status.ok(), processes, now());
+    view.volumes = report.ok();
+    (view, trouble)
 }
 
 fn process(process: Process, identity: Result<Identity, String>) -> ProcessView {
@@ -143,6 +152,7 @@ fn view(status: Option<StatusAnswer>, processes: Vec<ProcessView>, now: u64) -> 
         engine: None,
         certificate_expires_at: None,
         fenced: false,
+        volumes: None,
         processes,
         hosts: Vec::new(),
         now,
@@ -216,6 +226,9 @@ impl StatusView {
         if let Some(end) = self.certificate_expires_at {
             say("certificate", format!("ends {}", until(self.now, end)));
         }
+        if let Some(volumes) = &self.volumes {
+            say("volumes", volume_text(volumes));
+        }
         lines.join("\n")
     }
 
@@ -259,6 +272,32 @@ impl StatusView {
         ];
         table(&headers, &[1, 4, 6], rows.collect())
     }
+}
+
+fn volume_text(report: &VolumeReport) -> String {
+    let Some(pool) = &report.pool else {
+        if report.planned {
+            return "none; the first has a btrfs in a loop file made".to_owned();
+        }
+        return format!("{}, and no place for new ones", report.volumes);
+    };
+    let trash = match report.trashed {
+        0 => String::new(),
+        trashed => format!(", {trashed} more in the trash"),
+    };
+    let limits = if pool.snapshots {
+        ""
+    } else {
+        ", without snapshots and limits of size"
+    };
+    format!(
+        "{} on {}{limits} ({}, {} of {} used){trash}",
+        report.volumes,
+        pool.backend,
+        pool.place,
+        bytes_text(pool.used),
+        bytes_text(pool.capacity),
+    )
 }
 
 fn store_text(store: &StoreStatus) -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use drover_model::HostName;
 use ipnet::IpNet;
 
-use super::{EncapsulationChoice, LogFormat};
+use super::{BackendChoice, EncapsulationChoice, LogFormat};
 
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     Some(PathBuf::from(text)).filter(|path| path.is_absolute())
@@ -95,6 +95,23 @@ pub(super) const fn encapsulation_text(choice: EncapsulationChoice) -> &'static 
         EncapsulationChoice::Auto => "auto",
         EncapsulationChoice::Direct => "direct",
         EncapsulationChoice::Vxlan => "vxlan",
+    }
+}
+
+pub(super) fn backend(text: &str) -> Option<BackendChoice> {
+    match text {
+        "auto" => Some(BackendChoice::Auto),
+        "btrfs" => Some(BackendChoice::Btrfs),
+        "directory" => Some(BackendChoice::Directory),
+        _ => None,
+    }
+}
+
+pub(super) const fn backend_text(choice: BackendChoice) -> &'static str {
+    match choice {
+        BackendChoice::Auto => "auto",
+        BackendChoice::Btrfs => "btrfs",
+        BackendChoice::Directory => "directory",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use drover_model::ByteSize;
 use ipnet::IpNet;
 
 use super::source::Gathered;
@@ -38,6 +39,11 @@ pub(super) const NAMES: &[&str] = &[
     "authorization.policy_dir",
     "log.format",
     "log.level",
+    "volumes.backend",
+    "volumes.path",
+    "volumes.loop_size",
+    "volumes.trash_window",
+    "volumes.reserve",
 ];
 
 const PATH: &str = "an absolute path";
@@ -88,6 +94,7 @@ pub(super) fn read(gathered: Gathered) -> Result<Settings, SettingsError> {
     let mut settings = Settings::default();
     read_places(&mut reader, &mut settings);
     read_pools(&mut reader, &mut settings);
+    read_volumes(&mut reader, &mut settings);
     read_cluster(&mut reader, &mut settings);
     check_together(&mut reader, &settings);
     if reader.gathered.faults.is_empty() {
@@ -263,6 +270,38 @@ fn read_encryption(reader: &mut Reader, settings: &mut Settings) {
     );
 }
 
+fn read_volumes(reader: &mut Reader, settings: &mut Settings) {
+    let volumes = &mut settings.volumes;
+    let expected = "`auto`, `btrfs` or `directory`";
+    reader.read(
+        &mut volumes.backend,
+        "volumes.backend",
+        expected,
+        parse::backend,
+    );
+    reader.read(&mut volumes.path, "volumes.path", PATH, |text| {
+        parse::path(text).map(Some)
+    });
+    reader.read(
+        &mut volumes.loop_size,
+        "volumes.loop_size",
+        "a size of at least 256M, such as 100G",
+        |text| {
+            let size: Option<ByteSize> = text.parse().ok();
+            size.filter(|size| size.bytes() >= 256 << 20).map(Some)
+        },
+    );
+    reader.read(
+        &mut volumes.trash_window,
+        "volumes.trash_window",
+        DURATION,
+        parse::duration,
+    );
+    let expected = "a number of percent from 1 to 50";
+    let reserve = |text: &str| parse::number(text, 1, 50);
+    reader.read(&mut volumes.reserve, "volumes.reserve", expected, reserve);
+}
+
 /// What no setting can tell alone.
 fn check_together(reader: &mut Reader, settings: &Settings) {
     let pools = &settings.pools;
@@ -414,5 +453,27 @@ pub(super) fn write(settings: &Settings) -> Vec<(&'static str, String)> {
         ("log.level", Some(settings.log.level.clone())),
     ];
     let present = |(name, text): (&'static str, Option<String>)| text.map(|text| (name, text));
-    texts.into_iter().filter_map(present).collect()
+    let texts = texts.into_iter().chain(volume_texts(settings));
+    texts.filter_map(present).collect()
+}
+
+fn volume_texts(settings: &Settings) -> [(&'static str, Option<String>); 5] {
+    let volumes = &settings.volumes;
+    let path = volumes.path.as_ref();
+    [
+        (
+            "volumes.backend",
+            Some(parse::backend_text(volumes.backend).to_owned()),
+        ),
+        ("volumes.path", path.map(|path| path.display().to_string())),
+        (
+            "volumes.loop_size",
+            volumes.loop_size.map(|size| size.to_string()),
+        ),
+        (
+            "volumes.trash_window",
+            Some(format!("{}s", volumes.trash_window.as_secs())),
+        ),
+        ("volumes.reserve", Some(volumes.reserve.to_string())),
+    ]
 }

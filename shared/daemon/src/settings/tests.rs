@@ -161,6 +161,11 @@ fn every_setting_is_written_and_every_written_one_is_a_setting() {
             lanes: Some(2),
             ..EncryptionSettings::default()
         },
+        volumes: VolumeSettings {
+            path: Some("/srv/volumes".into()),
+            loop_size: Some("10G".parse().unwrap()),
+            ..VolumeSettings::default()
+        },
         ..Settings::default()
     };
     let written: Vec<&str> = read::write(&settings)

@@ -1,0 +1,226 @@
+//! What volumes and snapshots there are: in memory for every answer, and in one file before anything is answered.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use drover_model::{SnapshotId, SnapshotName, VolumeId, VolumeName};
+use drover_store::local::{Batch, Database, Table};
+use drover_volumes::record::{SnapshotRecord, SnapshotState, VolumeState};
+use drover_volumes::{SnapshotRecord as Snapshot, VolumeRecord};
+
+use crate::error::{Error, Result};
+
+/// What is known of a volume and not kept.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Observed {
+    /// Whether it is attached.
+    pub(crate) attached: bool,
+    /// How much is on it, bytes.
+    pub(crate) used: Option<u64>,
+    /// Whether its holds may be of an engine that is gone.
+    pub(crate) suspect: bool,
+    /// What is not as it should be.
+    pub(crate) complaint: Option<String>,
+}
+
+#[derive(Default)]
+struct State {
+    volumes: BTreeMap<VolumeId, VolumeRecord>,
+    snapshots: BTreeMap<SnapshotId, SnapshotRecord>,
+    observed: BTreeMap<VolumeId, Observed>,
+    /// The volumes that the engine knows, or is about to.
+    by_name: BTreeMap<VolumeName, VolumeId>,
+}
+
+/// The catalogue of a host.
+pub(crate) struct Catalogue {
+    database: Database,
+    volumes: Table<VolumeRecord>,
+    snapshots: Table<Snapshot>,
+    state: Mutex<State>,
+}
+
+/// Whether a volume has its name to itself.
+const fn has_name(state: VolumeState) -> bool {
+    matches!(
+        state,
+        VolumeState::Creating | VolumeState::Ready | VolumeState::Retained
+    )
+}
+
+impl Catalogue {
+    pub(crate) fn open(database: &Database) -> Result<Self> {
+        let volumes: Table<VolumeRecord> = Table::open(database, "volumes")?;
+        let snapshots: Table<Snapshot> = Table::open(database, "snapshots")?;
+        let mut state = State::default();
+        for (_, record) in volumes.list()? {
+            if has_name(record.state) {
+                state.by_name.insert(record.name.clone(), record.id.clone());
+            }
+            let suspect = true;
+            let observed = Observed {
+                suspect,
+                ..Observed::default()
+            };
+            state.observed.insert(record.id.clone(), observed);
+            state.volumes.insert(record.id.clone(), record);
+        }
+        for (_, record) in snapshots.list()? {
+            state.snapshots.insert(record.id.clone(), record);
+        }
+        Ok(Self {
+            database: database.clone(),
+            volumes,
+            snapshots,
+            state: Mutex::new(state),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The volume that bears a name, whatever its state.
+    pub(crate) fn named(&self, name: &VolumeName) -> Option<VolumeRecord> {
+        let state = self.lock();
+        let id = state.by_name.get(name)?;
+        state.volumes.get(id).cloned()
+    }
+
+    /// The volume that the engine knows by a name.
+    pub(crate) fn ready(&self, name: &VolumeName) -> Result<VolumeRecord> {
+        let found = self.named(name).filter(VolumeRecord::is_ready);
+        found.ok_or_else(|| Error::NoVolume(name.clone()))
+    }
+
+    pub(crate) fn volume(&self, id: &VolumeId) -> Option<VolumeRecord> {
+        self.lock().volumes.get(id).cloned()
+    }
+
+    /// Every volume, by name.
+    pub(crate) fn volumes(&self) -> Vec<VolumeRecord> {
+        let mut all: Vec<VolumeRecord> = self.lock().volumes.values().cloned().collect();
+        all.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+        all
+    }
+
+    pub(crate) fn observed(&self, id: &VolumeId) -> Observed {
+        self.lock().observed.get(id).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn observe(&self, id: &VolumeId, change: impl FnOnce(&mut Observed)) {
+        change(self.lock().observed.entry(id.clone()).or_default());
+    }
+
+    /// The holds of every volume may be of an engine that is gone.
+    pub(crate) fn suspect_all(&self) {
+        for observed in self.lock().observed.values_mut() {
+            observed.suspect = true;
+        }
+    }
+
+    /// Writes a volume down: on the disk first.
+    pub(crate) fn put(&self, record: &VolumeRecord) -> Result<()> {
+        self.volumes.put(record.id.as_str(), record)?;
+        let mut state = self.lock();
+        if has_name(record.state) {
+            state.by_name.insert(record.name.clone(), record.id.clone());
+        } else if state.by_name.get(&record.name) == Some(&record.id) {
+            state.by_name.remove(&record.name);
+        }
+        state.volumes.insert(record.id.clone(), record.clone());
+        Ok(())
+    }
+
+    /// Changes a volume, on the disk first. `None` when it is not there.
+    pub(crate) fn change(
+        &self,
+        id: &VolumeId,
+        change: impl FnOnce(&mut VolumeRecord),
+    ) -> Result<Option<VolumeRecord>> {
+        let Some(mut record) = self.volume(id) else {
+            return Ok(None);
+        };
+        change(&mut record);
+        self.put(&record)?;
+        Ok(Some(record))
+    }
+
+    pub(crate) fn forget(&self, id: &VolumeId) -> Result<()> {
+        self.volumes.delete(id.as_str())?;
+        let mut state = self.lock();
+        if let Some(record) = state.volumes.remove(id)
+            && state.by_name.get(&record.name) == Some(id)
+        {
+            state.by_name.remove(&record.name);
+        }
+        state.observed.remove(id);
+        Ok(())
+    }
+
+    /// The snapshots of a volume, by time; of all of them without one.
+    pub(crate) fn snapshots(&self, of: Option<&VolumeId>) -> Vec<Snapshot> {
+        let state = self.lock();
+        let matching = state
+            .snapshots
+            .values()
+            .filter(|it| of.is_none_or(|volume| it.volume == *volume));
+        let mut all: Vec<Snapshot> = matching.cloned().collect();
+        all.sort_by(|one, other| {
+            (&one.volume, one.taken_at, &one.name).cmp(&(
+                &other.volume,
+                other.taken_at,
+                &other.name,
+            ))
+        });
+        all
+    }
+
+    /// How many snapshots each volume has that are there, and when the latest was taken.
+    pub(crate) fn snapshot_counts(&self) -> BTreeMap<VolumeId, (u64, u64)> {
+        let mut counts = BTreeMap::<VolumeId, (u64, u64)>::new();
+        for it in self.lock().snapshots.values() {
+            if it.state == SnapshotState::Ready {
+                let count = counts.entry(it.volume.clone()).or_default();
+                *count = (count.0 + 1, count.1.max(it.taken_at));
+            }
+        }
+        counts
+    }
+
+    /// A snapshot that is there.
+    pub(crate) fn snapshot(&self, of: &VolumeRecord, name: &SnapshotName) -> Result<Snapshot> {
+        let all = self.snapshots(Some(&of.id));
+        let found = all
+            .into_iter()
+            .find(|it| it.name == *name && it.state == SnapshotState::Ready);
+        found.ok_or_else(|| Error::NoSnapshot(of.name.clone(), name.clone()))
+    }
+
+    /// Writes snapshots down, all of them or none: on the disk first.
+    pub(crate) fn put_snapshots(&self, records: &[Snapshot]) -> Result<()> {
+        let mut batch = Batch::new();
+        for record in records {
+            batch = batch.put(&self.snapshots, record.id.as_str(), record)?;
+        }
+        self.database.commit(batch)?;
+        let mut state = self.lock();
+        for record in records {
+            state.snapshots.insert(record.id.clone(), record.clone());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn forget_snapshots(&self, ids: &[SnapshotId]) -> Result<()> {
+        let mut batch = Batch::new();
+        for id in ids {
+            batch = batch.delete(&self.snapshots, id.as_str());
+        }
+        self.database.commit(batch)?;
+        let mut state = self.lock();
+        for id in ids {
+            state.snapshots.remove(id);
+        }
+        Ok(())
+    }
+}

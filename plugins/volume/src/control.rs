@@ -1,0 +1,449 @@
+//! What the command line asks this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drover_control_api::plugin::{Identity, TornDown, WhoAreYou};
+use drover_control_api::volume::{
+    CompareSnapshot, CreateSnapshot, DifferenceEntry, Differences, MountSnapshot, PauseVolume,
+    PoolReport, RemoveSnapshot, ResizeVolume, RestoreTrash, RollBack, SnapshotEntry,
+    SnapshotProject, SnapshotTable, Snapshots, TearDownVolumes, VolumeEntry, VolumeReport,
+    VolumeStatus, VolumeTable, Volumes,
+};
+use drover_control_api::{Empty, Failure, Method};
+use drover_http::control::{answer, decode};
+use drover_http::{Request, Response, Service};
+use drover_model::{SnapshotName, VolumeName};
+use drover_storage::mounts;
+use drover_storage::walk::Change;
+use drover_volumes::SnapshotRecord;
+use drover_volumes::capacity::{Figures, Level};
+use drover_volumes::record::{SnapshotReason, SnapshotState, VolumeRecord, VolumeState};
+
+use crate::NAME;
+use crate::clock::{now, stamp};
+use crate::error::{Error, Result};
+use crate::pools::Pool;
+use crate::work::{Work, blocking};
+
+/// The label of Compose's volumes.
+const PROJECT: &str = "com.docker.compose.project";
+
+/// The methods under `/Drover.`.
+pub(crate) struct Control {
+    work: Arc<Work>,
+}
+
+impl Control {
+    pub(crate) const fn new(work: Arc<Work>) -> Self {
+        Self { work }
+    }
+
+    async fn who_are_you(&self) -> Identity {
+        Identity {
+            process: NAME.to_owned(),
+            version: drover_daemon::VERSION.to_owned(),
+            pid: std::process::id(),
+            complaints: self.report().await.complaints,
+        }
+    }
+
+    async fn report(&self) -> VolumeReport {
+        let work = &self.work;
+        let volumes = work.catalogue.volumes();
+        let mut report = VolumeReport {
+            volumes: count(&volumes, VolumeRecord::is_ready),
+            attached: count(&volumes, |it| work.catalogue.observed(&it.id).attached),
+            trashed: count(&volumes, |it| {
+                matches!(it.state, VolumeState::Trashed { .. })
+            }),
+            snapshots: work
+                .catalogue
+                .snapshot_counts()
+                .values()
+                .map(|it| it.0)
+                .sum(),
+            ..VolumeReport::default()
+        };
+        report.planned = work.pools.is_planned();
+        let chosen = work.pools.chosen();
+        if let Some(Err(sentence)) = &chosen {
+            report.complaints.push(sentence.clone());
+        }
+        for pool in work.pools.all() {
+            let is_chosen = chosen == Some(Ok(pool.backend.kind()));
+            match self.pool_report(&pool, &mut report.complaints).await {
+                Ok(it) if is_chosen => report.pool = Some(it),
+                Ok(it) => report.former_pools.push(it),
+                Err(error) => report.complaints.push(error.sentence()),
+            }
+        }
+        for record in &volumes {
+            if let Some(complaint) = work.catalogue.observed(&record.id).complaint {
+                let name = &record.name;
+                report
+                    .complaints
+                    .push(format!("volume `{name}`: {complaint}"));
+            }
+        }
+        report
+    }
+
+    async fn pool_report(&self, pool: &Pool, complaints: &mut Vec<String>) -> Result<PoolReport> {
+        let backend = pool.backend.clone();
+        let state = blocking(move || backend.pool()).await?;
+        let reserve = self.work.pools.reserve();
+        let figures = Figures {
+            capacity: state.capacity,
+            used: state.used,
+        };
+        let percent = figures.percent();
+        complaints.extend(state.complaints);
+        let filling = match figures.level(reserve) {
+            Level::Fine => None,
+            Level::Filling | Level::NearlyFull => Some("make room, or enlarge it"),
+            Level::Reserve => {
+                Some("new volumes and snapshots are refused; make room, or enlarge it")
+            }
+        };
+        complaints.extend(
+            filling.map(|follows| format!("{} is {percent} % full: {follows}", state.place)),
+        );
+        let abilities = pool.backend.abilities();
+        Ok(PoolReport {
+            backend: pool.backend.kind(),
+            place: state.place,
+            reason: pool.reason.clone(),
+            capacity: state.capacity,
+            used: state.used,
+            used_percent: percent,
+            refused_from_percent: 100_u64.saturating_sub(u64::from(reserve)),
+            snapshots: abilities.snapshots,
+            size_limits: abilities.no_size_limit.is_none(),
+        })
+    }
+
+    fn volumes(&self, asked: &Volumes) -> VolumeTable {
+        let all = self.work.catalogue.volumes();
+        let wanted = all.iter().filter(|record| {
+            asked.name.as_ref().is_none_or(|name| *name == record.name)
+                && (asked.removed || record.is_ready())
+        });
+        let counts = self.work.catalogue.snapshot_counts();
+        VolumeTable {
+            volumes: wanted
+                .map(|record| self.entry(record, counts.get(&record.id)))
+                .collect(),
+        }
+    }
+
+    fn entry_of(&self, record: &VolumeRecord) -> VolumeEntry {
+        let counts = self.work.catalogue.snapshot_counts();
+        self.entry(record, counts.get(&record.id))
+    }
+
+    fn entry(&self, record: &VolumeRecord, snapshots: Option<&(u64, u64)>) -> VolumeEntry {
+        let observed = self.work.catalogue.observed(&record.id);
+        let (state, restorable_until) = match record.state {
+            VolumeState::Creating => ("creating", None),
+            VolumeState::Ready => ("ready", None),
+            VolumeState::Trashed { until, .. } => ("trashed", Some(until)),
+            VolumeState::Retained => ("retained", None),
+            VolumeState::Removing => ("removing", None),
+        };
+        let schedule = record.options.snapshot_schedule.filter(|_| !record.paused);
+        let next = schedule.map(|it| it.next(it.jitter(record.id.as_str()), now()));
+        VolumeEntry {
+            name: record.name.clone(),
+            id: record.id.clone(),
+            backend: record.backend,
+            state: state.to_owned(),
+            size: record.size,
+            used: observed.used,
+            created_at: record.created_at,
+            mount_point: observed
+                .attached
+                .then(|| self.work.mount_point(&record.name)),
+            holds: record.holds.len() as u64,
+            snapshots: snapshots.map_or(0, |it| it.0),
+            last_snapshot: snapshots.map(|it| it.1),
+            next_snapshot: next.filter(|_| record.is_ready()),
+            last_backup: None,
+            paused: record.paused,
+            restorable_until,
+            options: options(record),
+            health: observed.complaint.unwrap_or_else(|| "ok".to_owned()),
+        }
+    }
+
+    async fn snapshots(&self, asked: &Snapshots) -> Result<SnapshotTable> {
+        let of = match &asked.volume {
+            Some(name) => Some(self.work.catalogue.ready(name)?.id),
+            None => None,
+        };
+        let all = self.work.catalogue.snapshots(of.as_ref());
+        let ready: Vec<_> = all
+            .into_iter()
+            .filter(|it| it.state == SnapshotState::Ready)
+            .collect();
+        Ok(self.snapshot_table(&ready, Vec::new()).await)
+    }
+
+    async fn snapshot_table(
+        &self,
+        records: &[SnapshotRecord],
+        complaints: Vec<String>,
+    ) -> SnapshotTable {
+        let mut snapshots = Vec::new();
+        for record in records {
+            if let Some(entry) = self.snapshot_entry(record).await {
+                snapshots.push(entry);
+            }
+        }
+        snapshots.sort_by(|one, other| {
+            (&one.volume, one.taken_at, &one.name).cmp(&(
+                &other.volume,
+                other.taken_at,
+                &other.name,
+            ))
+        });
+        SnapshotTable {
+            snapshots,
+            complaints,
+        }
+    }
+
+    /// `None` for one of a volume that is not there any more.
+    async fn snapshot_entry(&self, record: &SnapshotRecord) -> Option<SnapshotEntry> {
+        let volume = self.work.catalogue.volume(&record.volume)?;
+        let at = self.work.snapshot_point(&volume.name, &record.name);
+        let object = drover_storage::Object::Snapshot(drover_storage::SnapshotRef {
+            volume: record.volume.clone(),
+            snapshot: record.id.clone(),
+        });
+        let exclusive = match self.work.pools.of(volume.backend).await {
+            Ok(backend) => blocking(move || backend.usage(&object)).await.ok(),
+            Err(_) => None,
+        };
+        let reason = match record.reason {
+            SnapshotReason::Asked => "asked",
+            SnapshotReason::Scheduled => "scheduled",
+            SnapshotReason::Working => "working",
+        };
+        let is_mounted = mounts::at(&at).is_ok_and(|mount| mount.is_some());
+        Some(SnapshotEntry {
+            volume: volume.name,
+            name: record.name.clone(),
+            id: record.id.clone(),
+            taken_at: record.taken_at,
+            reason: reason.to_owned(),
+            exclusive: exclusive.and_then(|it| it.exclusive),
+            group: record.group.clone(),
+            application_consistent: record.application_consistent,
+            mount_point: is_mounted.then_some(at),
+        })
+    }
+
+    async fn take(&self, volumes: &[VolumeName], name: &SnapshotName) -> Result<SnapshotTable> {
+        let taken = self
+            .work
+            .snapshot(volumes, name, SnapshotReason::Asked)
+            .await?;
+        Ok(self
+            .snapshot_table(&taken.snapshots, taken.complaints)
+            .await)
+    }
+
+    async fn snapshot_project(&self, asked: SnapshotProject) -> Result<SnapshotTable> {
+        let labelled = self
+            .work
+            .engine
+            .volumes_labelled(PROJECT, &asked.project)
+            .await;
+        let labelled = labelled.map_err(|error| {
+            Error::Unavailable(format!(
+                "the engine does not say what is in the project: {error}"
+            ))
+        })?;
+        let ours = labelled.iter().filter(|it| it.driver == NAME);
+        let mut volumes = Vec::new();
+        for volume in ours {
+            volumes.push(volume.name.parse()?);
+        }
+        if volumes.is_empty() {
+            return Err(Error::Invalid(format!(
+                "project `{}` has no volume with `driver: {NAME}` on this host",
+                asked.project
+            )));
+        }
+        let name = match asked.name {
+            Some(name) => name,
+            None => stamp(now()).parse()?,
+        };
+        self.take(&volumes, &name).await
+    }
+
+    async fn mount_snapshot(&self, asked: MountSnapshot) -> Result<SnapshotEntry> {
+        let record = self
+            .work
+            .mount_snapshot(&asked.volume, &asked.snapshot, asked.mounted)
+            .await?;
+        let gone = || Error::NoVolume(asked.volume.clone());
+        self.snapshot_entry(&record).await.ok_or_else(gone)
+    }
+
+    async fn compare(&self, asked: CompareSnapshot) -> Result<Differences> {
+        let (differences, complete) = self
+            .work
+            .compare(&asked.volume, &asked.snapshot, asked.with.as_ref())
+            .await?;
+        let entries = differences.into_iter().map(|it| DifferenceEntry {
+            change: match it.change {
+                Change::Added => "added",
+                Change::Removed => "removed",
+                Change::Modified => "modified",
+            }
+            .to_owned(),
+            path: it.path.to_string_lossy().into_owned(),
+            size: it.size,
+        });
+        Ok(Differences {
+            differences: entries.collect(),
+            complete,
+        })
+    }
+
+    fn pause(&self, asked: &PauseVolume) -> Result<VolumeEntry> {
+        let record = self.work.catalogue.ready(&asked.volume)?;
+        let changed = self
+            .work
+            .catalogue
+            .change(&record.id, |it| it.paused = asked.paused)?;
+        let gone = || Error::NoVolume(asked.volume.clone());
+        Ok(self.entry_of(&changed.ok_or_else(gone)?))
+    }
+
+    async fn tear_down(&self, asked: &TearDownVolumes) -> Result<TornDown> {
+        let mut removed = Vec::new();
+        let volumes = self.work.catalogue.volumes();
+        // A pool that nothing lies on is nothing to keep.
+        let delete = asked.delete || volumes.is_empty();
+        for record in volumes {
+            let _gate = self.work.gate(&record.name).await;
+            if record.is_ready() {
+                self.work.detach(&record).await?;
+            }
+            if asked.delete {
+                self.work.purge(&record).await?;
+                removed.push(format!("volume {}", record.name));
+            }
+        }
+        for pool in self.work.pools.all() {
+            let backend = pool.backend;
+            let closed = blocking(move || backend.close(delete)).await?;
+            removed.extend(closed);
+        }
+        Ok(TornDown { removed })
+    }
+}
+
+fn count(volumes: &[VolumeRecord], is: impl Fn(&VolumeRecord) -> bool) -> u64 {
+    volumes.iter().filter(|record| is(record)).count() as u64
+}
+
+/// The options of a volume as they were given, as texts.
+fn options(record: &VolumeRecord) -> BTreeMap<String, String> {
+    let value = serde_json::to_value(&record.options).unwrap_or_default();
+    let fields = value.as_object().cloned().unwrap_or_default();
+    let text = |value: serde_json::Value| match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.replace('_', "-"), text(value)))
+        .collect()
+}
+
+impl Service for Control {
+    async fn call(&self, request: Request) -> Response {
+        let body = &request.body;
+        match request.path.as_str() {
+            WhoAreYou::PATH => {
+                run::<WhoAreYou, _>(body, async |_| Ok(self.who_are_you().await)).await
+            }
+            VolumeStatus::PATH => {
+                run::<VolumeStatus, _>(body, async |_| Ok(self.report().await)).await
+            }
+            Volumes::PATH => run::<Volumes, _>(body, async |it| Ok(self.volumes(&it))).await,
+            Snapshots::PATH => {
+                run::<Snapshots, _>(body, async |it| self.snapshots(&it).await).await
+            }
+            PauseVolume::PATH => run::<PauseVolume, _>(body, async |it| self.pause(&it)).await,
+            CompareSnapshot::PATH => {
+                run::<CompareSnapshot, _>(body, async |it| self.compare(it).await).await
+            }
+            _ => self.change(request).await,
+        }
+    }
+}
+
+impl Control {
+    /// The methods that change something.
+    async fn change(&self, request: Request) -> Response {
+        let (body, work) = (&request.body, &self.work);
+        match request.path.as_str() {
+            ResizeVolume::PATH => {
+                run::<ResizeVolume, _>(body, async |it| {
+                    Ok(self.entry_of(&work.resize(&it.volume, it.size).await?))
+                })
+                .await
+            }
+            RestoreTrash::PATH => {
+                run::<RestoreTrash, _>(body, async |it| {
+                    let restored = work.restore(&it.volume, it.new_name.as_ref()).await?;
+                    Ok(self.entry_of(&restored))
+                })
+                .await
+            }
+            CreateSnapshot::PATH => {
+                run::<CreateSnapshot, _>(body, async |it| self.take(&it.volumes, &it.name).await)
+                    .await
+            }
+            SnapshotProject::PATH => {
+                run::<SnapshotProject, _>(body, async |it| self.snapshot_project(it).await).await
+            }
+            RemoveSnapshot::PATH => {
+                run::<RemoveSnapshot, _>(body, async |it| {
+                    work.remove_snapshot(&it.volume, &it.snapshot).await?;
+                    Ok(Empty {})
+                })
+                .await
+            }
+            MountSnapshot::PATH => {
+                run::<MountSnapshot, _>(body, async |it| self.mount_snapshot(it).await).await
+            }
+            RollBack::PATH => {
+                run::<RollBack, _>(body, async |it| {
+                    Ok(self.entry_of(&work.roll_back(&it.volume, &it.snapshot).await?))
+                })
+                .await
+            }
+            TearDownVolumes::PATH => {
+                run::<TearDownVolumes, _>(body, async |it| self.tear_down(&it).await).await
+            }
+            other => Response::not_found(other),
+        }
+    }
+}
+
+async fn run<M: Method, F>(body: &[u8], method: F) -> Response
+where
+    F: AsyncFnOnce(M) -> Result<M::Answer>,
+{
+    let outcome = match decode::<M>(body) {
+        Ok(request) => method(request).await.map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    answer::<M>(outcome)
+}

@@ -1,0 +1,96 @@
+//! Detaches volumes late: when the engine says that no container that uses them runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_volumes::holds::{Users, Verdict};
+use drover_volumes::record::VolumeRecord;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::clock::now;
+use crate::work::Work;
+
+/// How long after an `Unmount` the engine is asked first: the container is about to be gone.
+const FIRST: Duration = Duration::from_secs(1);
+/// How long between questions while something waits, at most.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Runs until the shutdown.
+pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
+    let mut wait = FIRST;
+    loop {
+        let waits = !candidates(&work).is_empty();
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = work.released.notified() => wait = FIRST,
+            // Nothing to ask about: nobody is asked.
+            () = sleep(wait), if waits => {}
+        }
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = sleep(FIRST) => {}
+        }
+        if pass(&work).await {
+            wait = FIRST;
+        } else {
+            wait = (wait * 2).min(LONGEST);
+        }
+    }
+}
+
+/// What may have to be detached: attached, and held by nobody, or by an engine that may be gone.
+fn candidates(work: &Work) -> Vec<VolumeRecord> {
+    let all = work.catalogue.volumes().into_iter();
+    all.filter(|record| {
+        let observed = work.catalogue.observed(&record.id);
+        record.is_ready() && observed.attached && (record.holds.is_empty() || observed.suspect)
+    })
+    .collect()
+}
+
+/// Asks about each candidate; whether anything was detached.
+async fn pass(work: &Work) -> bool {
+    let mut detached = false;
+    for record in candidates(work) {
+        detached |= look(work, &record).await;
+    }
+    detached
+}
+
+async fn look(work: &Work, record: &VolumeRecord) -> bool {
+    let before = record.holds.clone();
+    let users = match timeout(Duration::from_secs(15), work.running_users(&record.name)).await {
+        Ok(Ok(users)) if users.is_empty() => Users::None,
+        Ok(Ok(_)) => Users::Some,
+        Ok(Err(error)) => {
+            debug!(%error, "the engine does not say who uses a volume");
+            Users::Unknown
+        }
+        Err(_) => Users::Unknown,
+    };
+    if users == Users::Some && !record.holds.is_empty() {
+        // It is held by the very container that runs.
+        work.catalogue.observe(&record.id, |it| it.suspect = false);
+    }
+    let _gate = work.gate(&record.name).await;
+    let Some(record) = work.catalogue.volume(&record.id) else {
+        return false;
+    };
+    // A mount that came since then is of a container that the answer does not know.
+    let is_as_asked = record.holds == before && record.is_ready();
+    if !is_as_asked || record.holds.verdict(users, now()) == Verdict::Wait {
+        return false;
+    }
+    match work.detach(&record).await {
+        Ok(()) => {
+            info!(volume = %record.name, "detached: no container uses it");
+            true
+        }
+        Err(error) => {
+            warn!(volume = %record.name, error = error.sentence(), "could not be detached");
+            false
+        }
+    }
+}

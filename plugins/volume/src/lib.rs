@@ -1,0 +1,97 @@
+//! `drover-vol`: volumes for Docker.
+//!
+//! ```text
+//!   engine --VolumeDriver.*--> driver --+--> catalogue (memory + one file): what volumes and snapshots there are
+//!                                       |
+//!   drover --Drover.*--> control -------+--> work: one change of a volume at a time
+//!                                       |      |
+//!   detach: asks the engine who uses ---+      +--> pools: backends, opened in the background
+//!           what, and detaches late     |
+//!   housekeeping: schedules, trash, ----+
+//!           figures, announcements
+//! ```
+//! `Get` and `List` are answered from the catalogue, whatever else goes on: a failure there makes the engine forget
+//! the volume. What is attached is never remembered, but read from the kernel's list of mounts.
+
+mod catalogue;
+mod clock;
+mod control;
+mod detach;
+mod driver;
+mod error;
+mod hooks;
+mod housekeeping;
+mod pools;
+mod recovery;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use drover_daemon::{Backoff, Settings, task};
+use drover_engine::Engine;
+use drover_http::{Limits, serve};
+use drover_plugin_host::VolumeService;
+use drover_store::local::Database;
+use tokio::sync::watch;
+
+use catalogue::Catalogue;
+use control::Control;
+use driver::Driver;
+use pools::Pools;
+use work::Work;
+
+/// The name of the process, and of its socket.
+pub const NAME: &str = "drover-vol";
+
+/// How long to wait for the state file while a predecessor still has it open.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
+/// Runs the process until the shutdown.
+///
+/// # Errors
+/// When the socket or the state file cannot be opened.
+pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+    // The socket first: what the engine asks meanwhile waits in its queue.
+    let listener = drover_daemon::listener(NAME, &settings.plugin_socket(NAME))?;
+    let database = open(&settings).await?;
+    let catalogue = Catalogue::open(&database).context("the volumes cannot be read")?;
+    let engine = Engine::new(&settings.docker_host)?;
+    let work = Arc::new(Work::new(
+        &settings,
+        catalogue,
+        Pools::new(&settings),
+        engine,
+    ));
+    let background = [
+        task::spawn("pools", recovery::run(work.clone(), shutdown.clone())),
+        task::spawn("detach", detach::run(work.clone(), shutdown.clone())),
+        task::spawn(
+            "housekeeping",
+            housekeeping::run(work.clone(), shutdown.clone()),
+        ),
+    ];
+    let driver = Arc::new(Driver::new(work.clone()));
+    let service = Arc::new(VolumeService::new(driver, Control::new(work)));
+    serve(listener, service, Limits::default(), shutdown).await;
+    for task in background {
+        task.await?;
+    }
+    Ok(())
+}
+
+async fn open(settings: &Settings) -> anyhow::Result<Database> {
+    let path = settings.state_dir.join("volumes.redb");
+    std::fs::create_dir_all(&settings.state_dir)
+        .with_context(|| format!("cannot make `{}`", settings.state_dir.display()))?;
+    let began = tokio::time::Instant::now();
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    loop {
+        match Database::open(&path) {
+            Ok(database) => return Ok(database),
+            Err(error) if began.elapsed() > PREDECESSOR => return Err(error.into()),
+            Err(_) => tokio::time::sleep(backoff.next_delay()).await,
+        }
+    }
+}

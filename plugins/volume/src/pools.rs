@@ -1,0 +1,273 @@
+//! The backends of this host: which one new volumes are made on, and those that earlier ones lie on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use drover_daemon::{BackendChoice, Settings, VolumeSettings};
+use drover_model::BackendKind;
+use drover_storage::{Backend, Btrfs, Directory, LoopPool, is_btrfs};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::error::{Error, Result};
+
+/// How long a call waits for a pool that is being opened.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// A pool that is open.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    pub(crate) backend: Arc<dyn Backend>,
+    /// Why it is this one.
+    pub(crate) reason: String,
+}
+
+/// What became of opening.
+#[derive(Clone, Default)]
+enum Choice {
+    /// It is under way.
+    #[default]
+    Opening,
+    /// A loop file will be made with the first volume.
+    Planned,
+    /// New volumes are made there.
+    Made(BackendKind),
+    /// There is no place for new volumes.
+    Failed(String),
+}
+
+/// The pools of a host.
+pub(crate) struct Pools {
+    settings: VolumeSettings,
+    folder: PathBuf,
+    open: Mutex<BTreeMap<BackendKind, Pool>>,
+    choice: watch::Sender<Choice>,
+    /// A pool is made by one at a time.
+    making: tokio::sync::Mutex<()>,
+}
+
+/// Whether a loop file is made where there is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Making {
+    /// It is.
+    Now,
+    /// Only with the first volume: a host without volumes is left as it is.
+    Later,
+}
+
+impl Pools {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            settings: settings.volumes.clone(),
+            folder: settings.state_dir.join("volumes"),
+            open: Mutex::default(),
+            choice: watch::Sender::new(Choice::Opening),
+            making: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Percent of a pool that are kept for what there is already.
+    pub(crate) const fn reserve(&self) -> u8 {
+        self.settings.reserve
+    }
+
+    /// Opens the pool of new volumes and those of `former` ones. Blocks.
+    pub(crate) fn open(&self, former: &[BackendKind], making: Making) {
+        if making == Making::Later && self.needs_making() {
+            self.open_former(former);
+            self.choice.send_replace(Choice::Planned);
+            return;
+        }
+        let made = match self.choose() {
+            Ok(pool) => {
+                let kind = pool.backend.kind();
+                if !matches!(*self.choice.borrow(), Choice::Made(_)) {
+                    info!(backend = %kind, reason = pool.reason, "volumes have a place");
+                }
+                self.insert(pool);
+                Choice::Made(kind)
+            }
+            Err(error) => Choice::Failed(error.sentence()),
+        };
+        self.open_former(former);
+        self.choice.send_replace(made);
+    }
+
+    fn open_former(&self, former: &[BackendKind]) {
+        for kind in former {
+            if self.get(*kind).is_none() {
+                match self.open_kind(*kind) {
+                    Ok(backend) => self.insert(Pool {
+                        backend,
+                        reason: "earlier volumes lie on it".to_owned(),
+                    }),
+                    Err(error) => {
+                        tracing::error!(backend = %kind, error = error.sentence(), "a pool cannot be opened");
+                    }
+                }
+            }
+        }
+    }
+
+    fn insert(&self, pool: Pool) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(pool.backend.kind(), pool);
+    }
+
+    fn get(&self, kind: BackendKind) -> Option<Pool> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&kind).cloned()
+    }
+
+    /// Every pool that is open.
+    pub(crate) fn all(&self) -> Vec<Pool> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().cloned().collect()
+    }
+
+    /// Whether new volumes take a loop file that is not there.
+    fn needs_making(&self) -> bool {
+        self.settings.backend != BackendChoice::Directory
+            && self.settings.path.is_none()
+            && !self.is_on_btrfs()
+            && !self.loop_pool().exists()
+    }
+
+    /// Whether the place for new volumes is made with the first of them.
+    pub(crate) fn is_planned(&self) -> bool {
+        matches!(*self.choice.borrow(), Choice::Planned)
+    }
+
+    /// Where new volumes are made, once that is known; why there is no place, if there is none.
+    pub(crate) fn chosen(&self) -> Option<std::result::Result<BackendKind, String>> {
+        match &*self.choice.borrow() {
+            Choice::Opening | Choice::Planned => None,
+            Choice::Made(kind) => Some(Ok(*kind)),
+            Choice::Failed(sentence) => Some(Err(sentence.clone())),
+        }
+    }
+
+    /// The pool of new volumes; waits while it is being opened.
+    pub(crate) async fn for_new(self: &Arc<Self>) -> Result<Arc<dyn Backend>> {
+        self.opened().await;
+        if self.is_planned() {
+            let _making = self.making.lock().await;
+            if self.is_planned() {
+                let pools = self.clone();
+                let made = tokio::task::spawn_blocking(move || pools.open(&[], Making::Now));
+                made.await.map_err(|error| {
+                    Error::Internal(format!("making a pool ended in a bug: {error}"))
+                })?;
+            }
+        }
+        let kind = match self.chosen() {
+            Some(Ok(kind)) => kind,
+            Some(Err(sentence)) => return Err(Error::Unavailable(sentence)),
+            None => return Err(still_opening()),
+        };
+        self.get(kind)
+            .map(|pool| pool.backend)
+            .ok_or_else(still_opening)
+    }
+
+    /// The pool of a kind; waits while pools are being opened.
+    pub(crate) async fn of(&self, kind: BackendKind) -> Result<Arc<dyn Backend>> {
+        self.opened().await;
+        let missing = || {
+            Error::Unavailable(format!(
+                "the pool `{kind}` that the volume lies on is not there: see the log of drover-vol"
+            ))
+        };
+        self.get(kind).map(|pool| pool.backend).ok_or_else(missing)
+    }
+
+    async fn opened(&self) {
+        let mut choice = self.choice.subscribe();
+        let done = choice.wait_for(|it| !matches!(it, Choice::Opening));
+        // Whoever waited in vain finds no pool, and says so.
+        drop(tokio::time::timeout(OPENING, done).await);
+    }
+
+    fn choose(&self) -> Result<Pool> {
+        let told = |backend, reason: &str| Pool {
+            backend,
+            reason: reason.to_owned(),
+        };
+        match self.settings.backend {
+            BackendChoice::Btrfs => Ok(told(self.btrfs()?, "`volumes.backend` says so")),
+            BackendChoice::Directory => Ok(told(self.directory()?, "`volumes.backend` says so")),
+            BackendChoice::Auto => self.choose_alone(),
+        }
+    }
+
+    /// Btrfs where the state directory is on it, else btrfs on a loop file, else plain directories.
+    fn choose_alone(&self) -> Result<Pool> {
+        match self.btrfs() {
+            Ok(backend) => {
+                let reason = if self.is_on_btrfs() {
+                    "the state directory is on a btrfs"
+                } else {
+                    "the state directory is on no btrfs, so there is one in a loop file"
+                };
+                Ok(Pool {
+                    backend,
+                    reason: reason.to_owned(),
+                })
+            }
+            Err(error) if self.loop_pool().exists() => Err(error),
+            Err(error) => Ok(Pool {
+                backend: self.directory()?,
+                reason: format!("no btrfs is to be had: {}", error.sentence()),
+            }),
+        }
+    }
+
+    fn open_kind(&self, kind: BackendKind) -> Result<Arc<dyn Backend>> {
+        match kind {
+            BackendKind::Btrfs => self.btrfs(),
+            BackendKind::Directory => self.directory(),
+            BackendKind::Thin => Err(Error::Unavailable(
+                "this build has no backend `thin`".to_owned(),
+            )),
+        }
+    }
+
+    fn is_on_btrfs(&self) -> bool {
+        let place = self.settings.path.clone();
+        let place = place.or_else(|| self.folder.parent().map(PathBuf::from));
+        place.is_some_and(|place| is_btrfs(&place).unwrap_or(false))
+    }
+
+    fn btrfs(&self) -> Result<Arc<dyn Backend>> {
+        // A loop file that there is holds volumes: nothing else is chosen over it.
+        if self.settings.path.is_some() || (self.is_on_btrfs() && !self.loop_pool().exists()) {
+            let place = self.settings.path.clone();
+            let base = place.unwrap_or_else(|| self.folder.join("btrfs"));
+            return Ok(Arc::new(Btrfs::open(&base)?));
+        }
+        Ok(Arc::new(Btrfs::open_loop(&self.loop_pool())?))
+    }
+
+    fn directory(&self) -> Result<Arc<dyn Backend>> {
+        let place = match self.settings.backend {
+            BackendChoice::Directory => self.settings.path.clone(),
+            _ => None,
+        };
+        let base = place.unwrap_or_else(|| self.folder.join("directory"));
+        Ok(Arc::new(Directory::open(&base)?))
+    }
+
+    fn loop_pool(&self) -> LoopPool {
+        LoopPool {
+            file: self.folder.join("btrfs.img"),
+            at: self.folder.join("btrfs"),
+            size: self.settings.loop_size,
+        }
+    }
+}
+
+fn still_opening() -> Error {
+    Error::Unavailable("the pool of volumes is still being opened: try again".to_owned())
+}

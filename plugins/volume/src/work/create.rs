@@ -1,0 +1,217 @@
+//! New volumes, and volumes that come back.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use drover_model::{ByteSize, VolumeName};
+use drover_storage::{Access, Backend, Object, Shape};
+use drover_volumes::VolumeOptions;
+use drover_volumes::holds::Holds;
+use drover_volumes::options::OnRemove;
+use drover_volumes::record::{VolumeRecord, VolumeState};
+use tracing::{info, warn};
+
+use super::{Work, blocking, new_id, reference};
+use crate::clock::now;
+use crate::error::{Error, Result};
+
+impl Work {
+    /// Creates a volume; one that is there already is no fault.
+    pub(crate) async fn create(
+        &self,
+        name: &VolumeName,
+        given: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let mut options = VolumeOptions::parse(given)?;
+        if is_anonymous(name) && !given.contains_key("on-remove") {
+            // Nobody could name it to have it back.
+            options.on_remove = OnRemove::Delete;
+        }
+        let _gate = self.gate(name).await;
+        match self.catalogue.named(name) {
+            Some(record) if record.is_ready() => return Ok(()),
+            Some(record) if record.state == VolumeState::Retained => {
+                self.catalogue
+                    .change(&record.id, |it| it.state = VolumeState::Ready)?;
+                info!(volume = %name, "a volume that was retained is there again");
+                return Ok(());
+            }
+            // What an earlier attempt left is removed first.
+            Some(record) => self.purge(&record).await?,
+            None => {}
+        }
+        let record = self.make(name, options).await?;
+        info!(volume = %name, backend = %record.backend, "created");
+        Ok(())
+    }
+
+    async fn make(&self, name: &VolumeName, options: VolumeOptions) -> Result<VolumeRecord> {
+        if options.from_backup.is_some() {
+            return Err(Error::Invalid(
+                "`from-backup`: nothing is restored by this build yet; leave it out".to_owned(),
+            ));
+        }
+        let source = self.source(&options)?;
+        let backend = match &source {
+            Some((record, _)) => self.pools.of(record.backend).await?,
+            None => self.pools.for_new().await?,
+        };
+        check(&backend, &options)?;
+        self.refuse_when_full(&backend, &format!("volume `{name}`"))
+            .await?;
+        let inherited = source.as_ref().and_then(|(record, _)| record.size);
+        let size = options.size.or(inherited);
+        self.refuse_larger_than_pool(&backend, size).await?;
+        let mut record = VolumeRecord {
+            version: 1,
+            id: new_id()?,
+            name: name.clone(),
+            backend: backend.kind(),
+            size,
+            created_at: now(),
+            state: VolumeState::Creating,
+            holds: Holds::default(),
+            paused: false,
+            snapshotted_at: None,
+            options,
+        };
+        self.catalogue.put(&record)?;
+        let made = self
+            .make_on(&backend, &record, source.map(|(_, object)| object))
+            .await;
+        if let Err(error) = made {
+            if let Err(again) = self.purge(&record).await {
+                warn!(volume = %name, error = again.sentence(), "what was begun is removed later");
+            }
+            return Err(error);
+        }
+        record.state = VolumeState::Ready;
+        self.catalogue.put(&record)?;
+        Ok(record)
+    }
+
+    /// What a new volume is a clone of.
+    fn source(&self, options: &VolumeOptions) -> Result<Option<(VolumeRecord, Object)>> {
+        let Some(from) = &options.from else {
+            return Ok(None);
+        };
+        let record = self.catalogue.ready(&from.volume)?;
+        let object = match &from.snapshot {
+            None => Object::Volume(record.id.clone()),
+            Some(name) => Object::Snapshot(reference(&self.catalogue.snapshot(&record, name)?)),
+        };
+        Ok(Some((record, object)))
+    }
+
+    async fn refuse_larger_than_pool(
+        &self,
+        backend: &Arc<dyn Backend>,
+        size: Option<ByteSize>,
+    ) -> Result<()> {
+        let Some(size) = size else { return Ok(()) };
+        let asked = backend.clone();
+        let pool = blocking(move || asked.pool()).await?;
+        if size.bytes() > pool.capacity {
+            return Err(Error::Invalid(format!(
+                "a size of {size} is more than {} holds ({} M)",
+                pool.place,
+                pool.capacity >> 20
+            )));
+        }
+        Ok(())
+    }
+
+    async fn make_on(
+        &self,
+        backend: &Arc<dyn Backend>,
+        record: &VolumeRecord,
+        source: Option<Object>,
+    ) -> Result<()> {
+        let shape = Shape {
+            size: record.size,
+            file_system: record.options.file_system,
+            mkfs_options: record.options.mkfs_options.clone(),
+        };
+        let at = self.mount_point(&record.name);
+        let (backend, record) = (backend.clone(), record.clone());
+        blocking(move || {
+            match &source {
+                None => backend.create(&record.id, &shape)?,
+                Some(source) => backend.clone_object(&record.id, source, &shape)?,
+            }
+            give_root(&*backend, &record, &at)
+        })
+        .await
+    }
+
+    /// Sets how much fits on a volume.
+    pub(crate) async fn resize(&self, name: &VolumeName, size: ByteSize) -> Result<VolumeRecord> {
+        let _gate = self.gate(name).await;
+        let record = self.catalogue.ready(name)?;
+        let backend = self.pools.of(record.backend).await?;
+        self.refuse_larger_than_pool(&backend, Some(size)).await?;
+        let id = record.id.clone();
+        blocking(move || backend.resize(&id, size)).await?;
+        let changed = self
+            .catalogue
+            .change(&record.id, |it| it.size = Some(size))?;
+        info!(volume = %name, %size, "resized");
+        changed.ok_or_else(|| Error::NoVolume(name.clone()))
+    }
+}
+
+fn is_anonymous(name: &VolumeName) -> bool {
+    let text = name.as_str();
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Refuses options that a backend cannot keep.
+fn check(backend: &Arc<dyn Backend>, options: &VolumeOptions) -> Result<()> {
+    let (abilities, kind) = (backend.abilities(), backend.kind());
+    if let (Some(_), Some(sentence)) = (options.size, &abilities.no_size_limit) {
+        return Err(Error::Invalid(sentence.clone()));
+    }
+    let makes = options.file_system.is_some() || !options.mkfs_options.is_empty();
+    if makes && abilities.file_systems.is_empty() {
+        return Err(Error::Invalid(format!(
+            "`fs` and `mkfs-opts` are for volumes with a file system of their own, which those on `{kind}` have not: leave \
+             them out"
+        )));
+    }
+    if options.snapshot_schedule.is_some() && !abilities.snapshots {
+        return Err(Error::Invalid(format!(
+            "`snapshot-schedule`: volumes on `{kind}` have no snapshots"
+        )));
+    }
+    Ok(())
+}
+
+/// Gives the root directory of a volume to its owner, if the options name one.
+fn give_root(
+    backend: &dyn Backend,
+    record: &VolumeRecord,
+    at: &Path,
+) -> drover_storage::Result<()> {
+    let (owner, mode) = (record.options.owner, record.options.mode);
+    if owner.is_none() && mode.is_none() {
+        return Ok(());
+    }
+    let object = Object::Volume(record.id.clone());
+    backend.attach(&object, at, Access::ReadWrite)?;
+    let given = owner.map_or(Ok(()), |owner| {
+        std::os::unix::fs::chown(at, Some(owner.user), Some(owner.group))
+    });
+    let given = given.and_then(|()| {
+        mode.map_or(Ok(()), |mode| {
+            std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode.bits()))
+        })
+    });
+    let detached = backend.detach(&object, at);
+    given.map_err(drover_storage::Error::system(
+        "give the root directory of",
+        at,
+    ))?;
+    detached
+}
