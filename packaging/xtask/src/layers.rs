@@ -59,8 +59,9 @@ const EFFECTS: &[&str] = &[
 ];
 
 /// Arrows that are there only because cargo unites the features that members ask for. Without another member
-/// `drover-names` links `rand` as `hickory-proto` asks for it: with no source of random numbers.
-const UNITED: &[(&str, &str)] = &[("rand", "getrandom")];
+/// `drover-names` links `rand` as `hickory-proto` asks for it: with no source of random numbers. Packages are known by name
+/// here, and of `rand_core` it is an older one, of backups and policies, that has such a source.
+const UNITED: &[(&str, &str)] = &[("rand", "getrandom"), ("rand_core", "getrandom")];
 
 /// The crates of the workspace, and what each is linked with.
 struct Workspace {
