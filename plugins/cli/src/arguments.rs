@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use drover_daemon::Overrides;
 use drover_model::HostName;
 
+use crate::backup::BackupCommand;
 use crate::help;
 
 mod volume;
@@ -84,6 +85,9 @@ pub(crate) enum Command {
     /// Take snapshots of several volumes at one instant
     #[command(subcommand)]
     Snapshot(ProjectCommand),
+    /// Back up, restore, and look after backups
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Find faults, their causes and remedies
     #[command(after_help = help::DOCTOR)]
     Doctor(Form),
@@ -295,6 +299,13 @@ mod tests {
             assert_golden(&name, &help(&["volume", "snapshot", command]));
         }
         assert_golden("help-snapshot-project", &help(&["snapshot", "project"]));
+        for command in ["create", "restore", "forget"] {
+            assert_golden(
+                &format!("help-backup-{command}"),
+                &help(&["backup", command]),
+            );
+        }
+        assert_golden("help-backup", &help(&["backup"]));
         assert_golden("help-host-rm", &help(&["host", "rm"]));
         assert_golden("help-exit-codes", &help(&["exit-codes"]));
     }

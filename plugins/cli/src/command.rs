@@ -13,7 +13,7 @@ use crate::arguments::{
 };
 use crate::ask::{CommandError, REFUSED};
 use crate::view::{View, dns, ipam, networks, peers, show, status};
-use crate::{authorization, cluster, doctor, help, output, reset, up, volume};
+use crate::{authorization, backup, cluster, doctor, help, output, reset, up, volume};
 
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
@@ -79,6 +79,7 @@ async fn execute(settings: &Settings, command: Command) -> Result<u8, CommandErr
         Command::Peers(form) => show(&peers::gather(settings).await?, form.json),
         Command::Ipam(form) => show(&ipam::gather(settings).await?, form.json),
         Command::Networks(form) => show(&networks::gather(settings).await?, form.json),
+        Command::Backup(command) => return backup::run(settings, command).await,
         Command::Dns(DnsCommand::Ls(ls)) => {
             show(&dns::names(settings, ls.network).await?, ls.form.json);
         }

@@ -153,3 +153,31 @@ and `drover.snapshot.post`, or `drover.snapshot.preset`.
 
 Example:
   drover snapshot project shop --name before-upgrade";
+
+/// Under `drover backup create --help`.
+pub(crate) const BACKUP_CREATE: &str = "\
+Only what the repository does not have yet is sent. A backup that was interrupted goes on where it
+was. What is backed up must not change meanwhile: give a snapshot of what is in use. restic reads
+what this writes.
+
+Example:
+  drover backup create pg --source /mnt/snapshots/pg --to s3://backups/web \\
+      --password-file /etc/drover/backup-password --options-file /etc/drover/s3 --init";
+
+/// Under `drover backup restore --help`.
+pub(crate) const BACKUP_RESTORE: &str = "\
+Nothing that is there is overwritten. Owners, modes, links, attributes and holes come back. A path
+within the image of a device is found by mounting the image, which takes room beside the target.
+
+Examples:
+  drover backup restore pg --target /srv/pg --from /backups --password-file FILE
+  drover backup restore pg@2026-05-01 --path data/pg_hba.conf --target hba.conf --from /backups ...
+  drover backup restore disk --image --target /dev/vg/disk --from sftp://backup@nas/volumes ...";
+
+/// Under `drover backup forget --help`.
+pub(crate) const BACKUP_FORGET: &str = "\
+`24h 7d 4w 12m` keeps the newest backup of each of the last 24 hours, 7 days, 4 weeks and 12 months
+that have one; a number alone keeps the newest so many. Times are in UTC.
+
+Example:
+  drover backup forget pg --keep '24h 7d 4w 12m' --from /backups --password-file FILE --dry-run";

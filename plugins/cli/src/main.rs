@@ -3,6 +3,7 @@
 mod arguments;
 mod ask;
 mod authorization;
+mod backup;
 mod cluster;
 mod command;
 mod doctor;

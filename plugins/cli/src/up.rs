@@ -31,6 +31,7 @@ use crate::output;
 use crate::process::Process;
 
 pub(crate) use binary::find as find_program;
+pub(crate) use binary::find_named;
 pub(crate) use folder::STATE_MARK;
 pub(crate) use lock::{LOCK_FILE, holder};
 pub(crate) use orphan::{end_all as end_processes, wait_for_end};

@@ -17,17 +17,19 @@ pub(crate) struct MissingProgram {
 
 /// Finds the program of a process.
 pub(crate) fn find(process: Process) -> Result<PathBuf, MissingProgram> {
+    find_named(process.name())
+}
+
+/// Finds a program of Drover.
+pub(crate) fn find_named(name: &'static str) -> Result<PathBuf, MissingProgram> {
     let own = env::current_exe().unwrap_or_default();
     let beside = own.parent().map(Path::to_owned).unwrap_or_default();
     let path = env::var_os("PATH").unwrap_or_default();
     std::iter::once(beside)
         .chain(env::split_paths(&path))
-        .map(|folder| folder.join(process.name()))
+        .map(|folder| folder.join(name))
         .find(|program| is_executable(program))
-        .ok_or_else(|| MissingProgram {
-            name: process.name(),
-            beside: own,
-        })
+        .ok_or(MissingProgram { name, beside: own })
 }
 
 fn is_executable(program: &Path) -> bool {

@@ -1,0 +1,211 @@
+//! `drover backup`: asks the worker, `drover-backup`, and shows what it tells.
+//!
+//! On a terminal it shows a bar and then a sentence or a table. Elsewhere, or with `--json`, the worker's events go to
+//! standard output as they come, a line of JSON each.
+
+mod arguments;
+mod bar;
+mod show;
+
+use std::io::{IsTerminal, stdout};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use drover_backup_protocol::{
+    Create, Event, Failure, FailureKind, Operation, Outcome, Repository, Request, Restore, Source,
+    Target,
+};
+use drover_daemon::{Exit, Settings};
+use drover_model::ByteSize;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+
+use crate::ask::{CommandError, REFUSED};
+use crate::output;
+use crate::up::find_named;
+pub(crate) use arguments::BackupCommand;
+use arguments::{CreateArguments, RestoreArguments, Where};
+use bar::Bar;
+
+/// The worker.
+const PROGRAM: &str = "drover-backup";
+
+/// Does what a `drover backup` command says.
+pub(crate) async fn run(settings: &Settings, command: BackupCommand) -> Result<u8, CommandError> {
+    let (place, operation) = match command {
+        BackupCommand::Init(place) => (place, Operation::Init),
+        BackupCommand::Create(arguments) => create(settings, arguments)?,
+        BackupCommand::Ls(arguments) => {
+            let volume = arguments.volume;
+            (arguments.place, Operation::List { volume })
+        }
+        BackupCommand::Restore(arguments) => restore(arguments)?,
+        BackupCommand::Verify(arguments) => {
+            let backup = arguments.backup.clone();
+            let against = arguments.source.as_deref().map(source).transpose()?;
+            (arguments.place, Operation::Verify { backup, against })
+        }
+        BackupCommand::Forget(arguments) => {
+            let operation = Operation::Forget {
+                volume: arguments.volume,
+                backups: arguments.id,
+                keep: arguments.keep,
+                dry_run: arguments.dry_run,
+            };
+            (arguments.place, operation)
+        }
+        BackupCommand::Prune(place) => (place, Operation::Prune),
+        BackupCommand::Check(arguments) => {
+            let read_data = arguments.read_data;
+            (arguments.place, Operation::Check { read_data })
+        }
+        BackupCommand::Unlock(arguments) => {
+            let all = arguments.all;
+            (arguments.place, Operation::Unlock { all })
+        }
+    };
+    let events = place.json || !stdout().is_terminal();
+    let request = Request {
+        repository: repository(place),
+        operation,
+    };
+    let outcome = work(&request, events).await?;
+    if !events {
+        output::line(&show::outcome(&outcome));
+    }
+    let found = matches!(&outcome, Outcome::Checked(checked) if !checked.problems.is_empty());
+    Ok(if found { REFUSED } else { 0 })
+}
+
+fn repository(place: Where) -> Repository {
+    Repository {
+        url: place.repository,
+        password_file: place.password_file,
+        options_file: place.options_file,
+        cache: place.cache_dir,
+        bandwidth: place.bandwidth.map(ByteSize::bytes),
+    }
+}
+
+fn create(
+    settings: &Settings,
+    arguments: CreateArguments,
+) -> Result<(Where, Operation), CommandError> {
+    let host = settings.host_name.as_ref().map(ToString::to_string);
+    let create = Create {
+        volume: arguments.volume,
+        host: host.unwrap_or_else(machine),
+        time: None,
+        tags: arguments.tag,
+        facts: std::collections::BTreeMap::new(),
+        source: source(&arguments.source)?,
+        parent: None,
+        init: arguments.init,
+    };
+    Ok((arguments.place, Operation::Create(create)))
+}
+
+/// The name of this machine.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// What is at a path: a directory, or a device or its image.
+fn source(path: &Path) -> Result<Source, CommandError> {
+    let unusable = |fault: &dyn std::fmt::Display| {
+        CommandError::refused(format!("`{}` cannot be backed up: {fault}", path.display()))
+    };
+    let path = path.canonicalize().map_err(|error| unusable(&error))?;
+    let metadata = path.metadata().map_err(|error| unusable(&error))?;
+    if metadata.is_dir() {
+        return Ok(Source::Tree { path });
+    }
+    let mut file = std::fs::File::open(&path).map_err(|error| unusable(&error))?;
+    // A device's size is where it ends.
+    let end = std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0));
+    let size = end.map_err(|error| unusable(&error))?;
+    Ok(Source::Block {
+        path,
+        size,
+        changed: None,
+    })
+}
+
+fn restore(arguments: RestoreArguments) -> Result<(Where, Operation), CommandError> {
+    let path = std::path::absolute(&arguments.target).map_err(|error| {
+        CommandError::refused(format!("`{}`: {error}", arguments.target.display()))
+    })?;
+    let target = match (arguments.path, arguments.image) {
+        (Some(inner), _) => Target::Part { inner, path },
+        (None, true) => Target::Block { path, blank: false },
+        (None, false) => Target::Directory { path },
+    };
+    let operation = Operation::Restore(Restore {
+        backup: arguments.backup,
+        target,
+    });
+    Ok((arguments.place, operation))
+}
+
+/// Runs the worker until it has ended.
+async fn work(request: &Request, events: bool) -> Result<Outcome, CommandError> {
+    let mut child = Command::new(program()?)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| CommandError::unavailable(format!("starting `{PROGRAM}`: {error}")))?;
+    let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(died("it has no standard input and output"));
+    };
+    let asked = serde_json::to_vec(request).map_err(died)?;
+    stdin.write_all(&asked).await.map_err(died)?;
+    drop(stdin);
+    let mut lines = BufReader::new(stdout).lines();
+    let mut bar = Bar::new();
+    let mut ended = None;
+    while let Some(line) = lines.next_line().await.map_err(died)? {
+        if events {
+            output::line(&line);
+        }
+        match serde_json::from_str(&line).map_err(died)? {
+            Event::Progress(progress) if !events => bar.show(&progress),
+            Event::Warning { message } if !events => bar.beside(&message),
+            Event::Progress(_) | Event::Warning { .. } => {}
+            Event::Done { outcome } => ended = Some(Ok(outcome)),
+            Event::Failed(failure) => ended = Some(Err(failure)),
+        }
+    }
+    bar.end();
+    child.wait().await.map_err(died)?;
+    ended
+        .ok_or_else(|| died("it did not say how its work ended"))?
+        .map_err(|failure| refused(&failure))
+}
+
+fn died(reason: impl std::fmt::Display) -> CommandError {
+    CommandError::Other {
+        sentence: format!(
+            "`{PROGRAM}` died ({reason}); ask again: what it had sent is found and used"
+        ),
+        code: Exit::Bug.code(),
+    }
+}
+
+fn refused(failure: &Failure) -> CommandError {
+    let code = match failure.kind {
+        FailureKind::InvalidInput => Exit::Usage.code(),
+        FailureKind::Unreachable => Exit::Unavailable.code(),
+        FailureKind::Internal => Exit::Bug.code(),
+        _ => REFUSED,
+    };
+    CommandError::Other {
+        sentence: failure.message.clone(),
+        code,
+    }
+}
+
+fn program() -> Result<PathBuf, CommandError> {
+    find_named(PROGRAM).map_err(|missing| CommandError::unavailable(missing.to_string()))
+}
