@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use drover_daemon::{BackendChoice, Settings, VolumeSettings};
 use drover_model::BackendKind;
-use drover_storage::{Backend, Btrfs, Directory, LoopPool, is_btrfs};
+use drover_storage::{Backend, Btrfs, Directory, LoopPool, Thin, ThinPlace, is_btrfs};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -197,6 +197,7 @@ impl Pools {
         };
         match self.settings.backend {
             BackendChoice::Btrfs => Ok(told(self.btrfs()?, "`volumes.backend` says so")),
+            BackendChoice::Thin => Ok(told(self.thin()?, "`volumes.backend` says so")),
             BackendChoice::Directory => Ok(told(self.directory()?, "`volumes.backend` says so")),
             BackendChoice::Auto => self.choose_alone(),
         }
@@ -228,9 +229,7 @@ impl Pools {
         match kind {
             BackendKind::Btrfs => self.btrfs(),
             BackendKind::Directory => self.directory(),
-            BackendKind::Thin => Err(Error::Unavailable(
-                "this build has no backend `thin`".to_owned(),
-            )),
+            BackendKind::Thin => self.thin(),
         }
     }
 
@@ -257,6 +256,37 @@ impl Pools {
         };
         let base = place.unwrap_or_else(|| self.folder.join("directory"));
         Ok(Arc::new(Directory::open(&base)?))
+    }
+
+    fn thin(&self) -> Result<Arc<dyn Backend>> {
+        let settings = &self.settings;
+        let place = match (&settings.volume_group, &settings.thin_pool) {
+            (Some(group), Some(pool)) => ThinPlace::Pool {
+                group: group.clone(),
+                pool: pool.clone(),
+            },
+            (Some(group), None) => ThinPlace::Group {
+                group: group.clone(),
+                size: None,
+            },
+            (None, Some(pool)) => {
+                return Err(Error::Unavailable(format!(
+                    "`volumes.thin_pool` is `{pool}`, and there is no `volumes.volume_group`: set it as well"
+                )));
+            }
+            (None, None) => ThinPlace::LoopFile {
+                file: self.folder.join("thin.img"),
+                size: settings.loop_size,
+            },
+        };
+        let helper = std::env::current_exe()
+            .map_err(drover_storage::Error::system("find", "/proc/self/exe"))?
+            .with_file_name("drover-lvm");
+        Ok(Arc::new(Thin::open(
+            place,
+            &helper,
+            &self.folder.join("thin"),
+        )?))
     }
 
     fn loop_pool(&self) -> LoopPool {

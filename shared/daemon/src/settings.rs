@@ -118,6 +118,8 @@ pub enum BackendChoice {
     Auto,
     /// Btrfs.
     Btrfs,
+    /// A thin pool of LVM.
+    Thin,
     /// Plain directories.
     Directory,
 }
@@ -129,6 +131,10 @@ pub struct VolumeSettings {
     pub backend: BackendChoice,
     /// A directory for volumes that there is: of a btrfs, or for plain directories; `None` for one in the state directory.
     pub path: Option<PathBuf>,
+    /// The volume group of the thin pool; `None` for one in a loop file.
+    pub volume_group: Option<String>,
+    /// The thin pool in that group, which is there; `None` for one that we make.
+    pub thin_pool: Option<String>,
     /// How large the loop file is, and becomes when it is smaller; `None` for half of what is free when it is made.
     pub loop_size: Option<ByteSize>,
     /// How long a volume that was removed can be restored; zero for not at all.
@@ -142,6 +148,8 @@ impl Default for VolumeSettings {
         Self {
             backend: BackendChoice::Auto,
             path: None,
+            volume_group: None,
+            thin_pool: None,
             loop_size: None,
             trash_window: Duration::from_secs(3 * 24 * 60 * 60),
             reserve: 5,

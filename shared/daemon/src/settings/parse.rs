@@ -102,6 +102,7 @@ pub(super) fn backend(text: &str) -> Option<BackendChoice> {
     match text {
         "auto" => Some(BackendChoice::Auto),
         "btrfs" => Some(BackendChoice::Btrfs),
+        "thin" => Some(BackendChoice::Thin),
         "directory" => Some(BackendChoice::Directory),
         _ => None,
     }
@@ -111,8 +112,19 @@ pub(super) const fn backend_text(choice: BackendChoice) -> &'static str {
     match choice {
         BackendChoice::Auto => "auto",
         BackendChoice::Btrfs => "btrfs",
+        BackendChoice::Thin => "thin",
         BackendChoice::Directory => "directory",
     }
+}
+
+/// The name of a volume group or a logical volume (lvm(8)).
+pub(super) fn lvm_name(text: &str) -> Option<Option<String>> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"+_.-".contains(&byte);
+    let is_name = !text.is_empty()
+        && text.len() <= 100
+        && text.bytes().all(inner)
+        && !text.starts_with(['-', '.']);
+    is_name.then(|| Some(text.to_owned()))
 }
 
 pub(super) fn log_format(text: &str) -> Option<LogFormat> {

@@ -41,12 +41,15 @@ pub(super) const NAMES: &[&str] = &[
     "log.level",
     "volumes.backend",
     "volumes.path",
+    "volumes.volume_group",
+    "volumes.thin_pool",
     "volumes.loop_size",
     "volumes.trash_window",
     "volumes.reserve",
 ];
 
 const PATH: &str = "an absolute path";
+const LVM_NAME: &str = "a name of LVM: letters, digits, `+`, `_`, `.` and `-`";
 const PORT: &str = "a port from 1 to 65535";
 const DURATION: &str = "a length of time such as 90s, 15min, 12h or 30days";
 const PREFIX_V4: &str = "a prefix length from 8 to 28";
@@ -272,7 +275,7 @@ fn read_encryption(reader: &mut Reader, settings: &mut Settings) {
 
 fn read_volumes(reader: &mut Reader, settings: &mut Settings) {
     let volumes = &mut settings.volumes;
-    let expected = "`auto`, `btrfs` or `directory`";
+    let expected = "`auto`, `btrfs`, `thin` or `directory`";
     reader.read(
         &mut volumes.backend,
         "volumes.backend",
@@ -282,6 +285,18 @@ fn read_volumes(reader: &mut Reader, settings: &mut Settings) {
     reader.read(&mut volumes.path, "volumes.path", PATH, |text| {
         parse::path(text).map(Some)
     });
+    reader.read(
+        &mut volumes.volume_group,
+        "volumes.volume_group",
+        LVM_NAME,
+        parse::lvm_name,
+    );
+    reader.read(
+        &mut volumes.thin_pool,
+        "volumes.thin_pool",
+        LVM_NAME,
+        parse::lvm_name,
+    );
     reader.read(
         &mut volumes.loop_size,
         "volumes.loop_size",
@@ -457,7 +472,7 @@ pub(super) fn write(settings: &Settings) -> Vec<(&'static str, String)> {
     texts.filter_map(present).collect()
 }
 
-fn volume_texts(settings: &Settings) -> [(&'static str, Option<String>); 5] {
+fn volume_texts(settings: &Settings) -> [(&'static str, Option<String>); 7] {
     let volumes = &settings.volumes;
     let path = volumes.path.as_ref();
     [
@@ -466,6 +481,8 @@ fn volume_texts(settings: &Settings) -> [(&'static str, Option<String>); 5] {
             Some(parse::backend_text(volumes.backend).to_owned()),
         ),
         ("volumes.path", path.map(|path| path.display().to_string())),
+        ("volumes.volume_group", volumes.volume_group.clone()),
+        ("volumes.thin_pool", volumes.thin_pool.clone()),
         (
             "volumes.loop_size",
             volumes.loop_size.map(|size| size.to_string()),

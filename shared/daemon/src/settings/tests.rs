@@ -163,6 +163,8 @@ fn every_setting_is_written_and_every_written_one_is_a_setting() {
         },
         volumes: VolumeSettings {
             path: Some("/srv/volumes".into()),
+            volume_group: Some("data".to_owned()),
+            thin_pool: Some("pool".to_owned()),
             loop_size: Some("10G".parse().unwrap()),
             ..VolumeSettings::default()
         },
