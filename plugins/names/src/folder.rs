@@ -52,6 +52,8 @@ pub(crate) async fn watch(path: PathBuf, sandboxes: Arc<Sandboxes>) {
     loop {
         if inotify.is_none() {
             inotify = subscribe(&folder.path);
+            // What came before the watch.
+            folder.look();
         }
         // Cancel-safe: what has happened stays in the kernel's queue.
         tokio::select! {
@@ -103,10 +105,12 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// Has a thread wait for the kernel; what it hands on is closed when the watch is lost.
+///
+/// A folder that is not there yet comes with the first container after a boot, which must not wait for a tick: the
+/// nearest folder above it is watched until something happens there.
 fn subscribe(folder: &Path) -> Option<mpsc::Receiver<()>> {
-    if !folder.is_dir() {
-        return None;
-    }
+    let watched = folder.ancestors().find(|folder| folder.is_dir())?;
+    let is_above = watched != folder;
     let events = AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_DELETE
         | AddWatchFlags::IN_MOVED_TO
@@ -115,13 +119,15 @@ fn subscribe(folder: &Path) -> Option<mpsc::Receiver<()>> {
     // One that was not taken yet is as good as two.
     let (happened, receiver) = mpsc::channel(1);
     let begun = Inotify::init(InitFlags::IN_CLOEXEC)
-        .and_then(|inotify| inotify.add_watch(folder, events).map(|_| inotify))
+        .and_then(|inotify| inotify.add_watch(watched, events).map(|_| inotify))
         .map_err(io::Error::from)
         .and_then(|inotify| {
             let thread = std::thread::Builder::new().name("inotify".to_owned());
-            thread.spawn(move || hand_on(&inotify, &happened))
+            thread.spawn(move || hand_on(&inotify, &happened, is_above))
         });
     match begun {
+        // It has come before the watch on the one above.
+        Ok(_) if is_above && folder.is_dir() => subscribe(folder),
         Ok(_) => Some(receiver),
         Err(error) => {
             warn!(folder = %folder.display(), %error, "cannot be told of new sandboxes: looks once a second");
@@ -130,13 +136,13 @@ fn subscribe(folder: &Path) -> Option<mpsc::Receiver<()>> {
     }
 }
 
-fn hand_on(inotify: &Inotify, happened: &mpsc::Sender<()>) {
+fn hand_on(inotify: &Inotify, happened: &mpsc::Sender<()>, once: bool) {
     let over =
         AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
     while let Ok(events) = inotify.read_events() {
         let sent = happened.try_send(());
         let is_over = events.iter().any(|event| event.mask.intersects(over));
-        if is_over || matches!(sent, Err(mpsc::error::TrySendError::Closed(()))) {
+        if once || is_over || matches!(sent, Err(mpsc::error::TrySendError::Closed(()))) {
             return;
         }
     }
