@@ -1,5 +1,6 @@
 //! The checks: pure functions of the facts. Each names the object, the cause and the remedy.
 
+mod authorization;
 mod cluster;
 mod host;
 mod names;
@@ -21,10 +22,11 @@ pub(crate) enum Outcome {
 type Check = fn(&Facts) -> Outcome;
 
 /// Every check, in the order in which a fault leads to the next.
-pub(crate) const CHECKS: [(&str, Check); 14] = [
+pub(crate) const CHECKS: [(&str, Check); 15] = [
     ("processes", host::processes),
     ("sockets", host::sockets),
     ("engine", host::engine),
+    ("authorization", authorization::authorization),
     ("kernel", host::kernel),
     ("forwarding", host::forwarding),
     ("etcd", cluster::etcd),

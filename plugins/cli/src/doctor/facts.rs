@@ -17,6 +17,7 @@ use super::overlay::{self, OverlayFacts};
 use super::port::{self, PortFact};
 use super::socket::{self, SocketState};
 use crate::ask::{LIMIT, ask, engine, identity, status};
+use crate::authorization;
 use crate::process::Process;
 use crate::table::now;
 
@@ -29,6 +30,7 @@ pub(crate) struct Facts {
     pub(crate) dead_sockets: Vec<PathBuf>,
     pub(crate) engine_address: String,
     pub(crate) engine: Result<String, String>,
+    pub(crate) authorization: AuthorizationFact,
     pub(crate) kernel: Result<KernelFacts, String>,
     pub(crate) overlay: Result<OverlayFacts, String>,
     pub(crate) has_etcd_program: bool,
@@ -43,6 +45,15 @@ pub(crate) struct Facts {
     pub(crate) examination: Option<Examination>,
     pub(crate) vxlan_port: u16,
     pub(crate) now: u64,
+}
+
+/// The authorization plugin.
+pub(crate) struct AuthorizationFact {
+    /// Whether it runs on this host, or should.
+    pub(crate) is_set_up: bool,
+    /// Whether the engine's settings name it.
+    pub(crate) engine_is_told: bool,
+    pub(crate) state: SocketState,
 }
 
 /// A process of this host.
@@ -77,6 +88,11 @@ pub(crate) async fn gather(settings: &Settings) -> Facts {
         dead_sockets: socket::dead(&settings.plugin_dir),
         engine_address: settings.docker_host.clone(),
         engine: engine_version(settings).await,
+        authorization: AuthorizationFact {
+            is_set_up: authorization::is_set_up(settings),
+            engine_is_told: authorization::engine_is_told(),
+            state: socket::state(&Process::Authorization.socket(settings)),
+        },
         kernel: kernel::probe(),
         overlay: overlay::look(&settings.overlay_namespace()),
         has_etcd_program: kernel::program("etcd").is_some(),

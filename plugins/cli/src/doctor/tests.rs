@@ -7,7 +7,7 @@ use drover_control_api::names::NameReport;
 use drover_control_api::plugin::{EndpointTable, Identity, LeaseTable, PathTable};
 use drover_daemon::VERSION;
 
-use super::facts::{Facts, ProcessFact};
+use super::facts::{AuthorizationFact, Facts, ProcessFact};
 use super::kernel::{Feature, KernelFacts};
 use super::overlay::OverlayFacts;
 use super::port::{PortFact, PortState};
@@ -49,6 +49,11 @@ fn clean() -> Facts {
         dead_sockets: Vec::new(),
         engine_address: "unix:///var/run/docker.sock".to_owned(),
         engine: Ok("28.5.2".to_owned()),
+        authorization: AuthorizationFact {
+            is_set_up: false,
+            engine_is_told: false,
+            state: SocketState::Missing,
+        },
         kernel: Ok(KernelFacts {
             features: vec![(Feature::Bridge, Ok(())), (Feature::NftNetdev, Ok(()))],
         }),
@@ -311,4 +316,22 @@ fn names_that_are_stale_refused_or_not_served() {
         problem.contains("`a b`") && problem.contains("a space"),
         "{problem}"
     );
+}
+
+#[test]
+fn an_engine_whose_plugin_is_not_there_is_told_of() {
+    let mut facts = clean();
+    facts.authorization.is_set_up = true;
+    facts.authorization.engine_is_told = true;
+    let report = report(&facts);
+    let problems: Vec<&str> = report
+        .findings
+        .iter()
+        .map(|finding| finding.problem.as_str())
+        .collect();
+    assert!(problems[0].contains("denies every call"), "{problems:?}");
+    assert!(problems[1].contains("CVE-2026-34040"), "{problems:?}");
+    facts.authorization.state = SocketState::Listening;
+    facts.engine = Ok("29.3.1".to_owned());
+    assert!(super::report(&facts).findings.is_empty());
 }
