@@ -108,10 +108,14 @@ fn everything(lab: &mut Lab) -> Result<()> {
     for host in [&*one, &*two] {
         host.kill_drover()?;
     }
-    for host in [&*one, &*two] {
-        engine_is_prompt(host)?;
-        engine_is_prompt(host)?;
-    }
+    // Both at once, as each waits for a dead socket.
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| engine_is_prompt(&*two));
+        engine_is_prompt(&*one)?;
+        other
+            .join()
+            .map_err(|_panic| anyhow::anyhow!("the thread of the other host ended"))?
+    })?;
     one.reaches("ann", &b, 0)?;
     two.reaches("bob", &a, 0)?;
     one.drover_up("")?;
