@@ -138,10 +138,18 @@ fn across_hosts(lab: &mut Lab) -> Result<()> {
     one.run("docker run --rm --network app lab ping -c 1 -W 1 bob")?;
     one.run("docker run --rm --network app lab ping -c 1 -W 1 shared")?;
     two.run("docker rm -f late-0")?;
-    wait::until("late-0 is forgotten", wait::seconds(2), || {
+    wait::until("late-0 is forgotten", wait::seconds(1), || {
         one.attempt("docker exec ann ping -c 1 -W 1 late-0")?
             .failed()
     })?;
+    // A container reads about itself and its peers.
+    let read = |path: &str| one.inside("ann", &format!("wget -qO- http://drover.internal/{path}"));
+    ensure!(read("self/name")?.trim() == "ann", "self is not ann");
+    let peers = read("containers.json")?;
+    ensure!(
+        peers.contains(&bob) && peers.contains("late-1"),
+        "bob or late-1 is missing: {peers}"
+    );
     // With nobody to answer for us, names of the own host go on, and all is well when we are back.
     one.kill("drover-names", "KILL")?;
     one.inside("ann", "ping -c 1 -W 1 ann")?;
