@@ -113,6 +113,10 @@ fn refused_in_words(host: &Host) -> Result<()> {
         ("-o from=nowhere x", "there is no volume `nowhere`"),
         ("-o from=pg@never x", "no snapshot `never`"),
         ("-o fs=xfs x", "leave them out"),
+        (
+            "-o backup-to=/backups -o backup-password-file=/word x",
+            "not backed up",
+        ),
         ("../x", "volume name"),
         ("a/b", "volume name"),
     ] {

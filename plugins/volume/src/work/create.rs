@@ -48,11 +48,7 @@ impl Work {
     }
 
     async fn make(&self, name: &VolumeName, options: VolumeOptions) -> Result<VolumeRecord> {
-        if options.from_backup.is_some() {
-            return Err(Error::Invalid(
-                "`from-backup`: nothing is restored by this build yet; leave it out".to_owned(),
-            ));
-        }
+        refuse_backups(&options)?;
         let source = self.source(&options)?;
         let backend = match &source {
             Some((record, _)) => self.pools.of(record.backend).await?,
@@ -165,6 +161,26 @@ impl Work {
 fn is_anonymous(name: &VolumeName) -> bool {
     let text = name.as_str();
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Options that promise backups are refused as long as none is made: data that its owner takes for safe is not.
+fn refuse_backups(options: &VolumeOptions) -> Result<()> {
+    let asked = [
+        ("from-backup", options.from_backup.is_some()),
+        ("backup-to", options.backup_to.is_some()),
+        ("backup-schedule", options.backup_schedule.is_some()),
+        (
+            "backup-password-file",
+            options.backup_password_file.is_some(),
+        ),
+    ];
+    match asked.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::Invalid(format!(
+            "`{name}`: volumes are not backed up or restored by themselves yet; leave it out, and use `drover backup` with a \
+             mounted snapshot"
+        ))),
+    }
 }
 
 /// Refuses options that a backend cannot keep.
