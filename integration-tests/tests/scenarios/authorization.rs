@@ -281,7 +281,7 @@ fn nothing_secret_is_logged(host: &Host) -> Result<()> {
         "{denied} denials of alice in {log}"
     );
     ensure!(
-        said.contains("\"operation\":\"ContainerCreate\"") && said.contains("developer:create"),
+        said.contains("\"operation\":\"ContainerCreate\"") && said.contains("own-things:create"),
         "no rule in {log}"
     );
     Ok(())

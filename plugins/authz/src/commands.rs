@@ -7,14 +7,14 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use drover_authorization::{Call, Request};
+use drover_authorization::{Call, Request, action};
 use drover_daemon::{Exit, Overrides, Settings};
 use drover_plugin_protocol::authorization::AuthorizationRequest;
 use drover_policy::{Asked, Object, Policy, Principal, Seen, Source, Verdict, propose};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{identity, in_force};
+use crate::{identity, in_force, paths};
 
 /// The exit code of a check that has found something.
 const FOUND: u8 = 1;
@@ -28,9 +28,10 @@ usage: drover policy check [FILE|DIR]         whether policies can be put in for
 
 /// A call that is asked about, in a file.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Case {
     /// What it shows.
+    #[serde(default)]
     name: String,
     /// Who asks; `local` when nobody is named.
     user: Option<String>,
@@ -42,10 +43,21 @@ struct Case {
     uri: String,
     /// The body.
     body: Option<Value>,
+    /// The body as an engine has sent it, with its type: to be read as it is.
+    #[serde(skip)]
+    sent: Option<Sent>,
     /// What is there, by name; all else is not.
+    #[serde(default)]
     objects: BTreeMap<String, Stands>,
     /// `allow` or `deny`.
     expect: Option<Expected>,
+}
+
+/// A body as it came.
+#[derive(Debug)]
+struct Sent {
+    content_type: Option<String>,
+    bytes: Vec<u8>,
 }
 
 /// Something that is there.
@@ -77,6 +89,7 @@ pub fn run(words: impl Iterator<Item = String>) -> ExitCode {
         ["explain", request, path] => explain(Path::new(request), Path::new(path)),
         ["learn", logs @ ..] => learn(logs),
         ["schema"] => Ok((drover_policy::schema(), true)),
+        ["help" | "-h" | "--help"] => Ok((USAGE.to_owned(), true)),
         _ => {
             say(&mut std::io::stderr(), USAGE);
             return Exit::Usage.into();
@@ -116,6 +129,11 @@ fn load(path: &Path) -> Result<Policy, String> {
     if path.is_dir() {
         return in_force::read(path);
     }
+    if path.ends_with("authorization.toml") {
+        // A name alone has the empty path for its folder.
+        let folder = path.parent().filter(|folder| folder.is_dir());
+        return in_force::read(folder.unwrap_or_else(|| Path::new(".")));
+    }
     let setup = path.with_file_name("authorization.toml");
     let setup = if setup.exists() {
         read(&setup)?
@@ -135,22 +153,29 @@ fn load(path: &Path) -> Result<Policy, String> {
 
 fn check(path: &Path) -> Said {
     let policy = load(path)?;
-    Ok((
-        format!("{} rules can be put in force", policy.rules()),
-        true,
-    ))
+    let mut lines = policy.doubts();
+    lines.push(format!("{} rules can be put in force", policy.rules()));
+    Ok((lines.join("\n"), true))
 }
 
-fn test(path: &Path, cases: &Path) -> Said {
+fn test(path: &Path, cases_path: &Path) -> Said {
+    let cases: Vec<Case> = serde_json::from_str(&read(cases_path)?)
+        .map_err(|error| format!("`{}` is no list of cases: {error}", cases_path.display()))?;
+    if cases.is_empty() {
+        return Err(format!("there are no cases in `{}`", cases_path.display()));
+    }
+    if let Some(case) = cases.iter().find(|case| case.expect.is_none()) {
+        return Err(format!(
+            "the case `{}` ({} {}) does not say what it expects: add \"expect\": \"allow\" or \"deny\"",
+            case.name, case.method, case.uri
+        ));
+    }
     let policy = load(path)?;
-    let cases: Vec<Case> = serde_json::from_str(&read(cases)?)
-        .map_err(|error| format!("`{}` is no list of cases: {error}", cases.display()))?;
     let mut lines = Vec::new();
     let mut failed = 0;
     for case in &cases {
         let (allowed, reason) = decide(&policy, case);
-        let expected = case.expect.unwrap_or(Expected::Allow) == Expected::Allow;
-        if allowed != expected {
+        if allowed != (case.expect == Some(Expected::Allow)) {
             failed += 1;
             let came = if allowed {
                 "was allowed".to_owned()
@@ -163,8 +188,9 @@ fn test(path: &Path, cases: &Path) -> Said {
             ));
         }
     }
-    lines.push(format!("{} cases, {failed} failed", cases.len()));
-    Ok((lines.join("\n"), failed == 0 && !cases.is_empty()))
+    let plural = if cases.len() == 1 { "" } else { "s" };
+    lines.push(format!("{} case{plural}, {failed} failed", cases.len()));
+    Ok((lines.join("\n"), failed == 0))
 }
 
 fn decide(policy: &Policy, case: &Case) -> (bool, String) {
@@ -179,14 +205,28 @@ fn decide(policy: &Policy, case: &Case) -> (bool, String) {
 
 /// Every facet of a case, in words, with its verdict.
 fn verdicts(policy: &Policy, case: &Case) -> Result<Vec<(String, Verdict)>, String> {
-    let body = case.body.as_ref().map(Value::to_string).unwrap_or_default();
+    let written = case.body.as_ref().map(Value::to_string).unwrap_or_default();
+    let (content_type, body) = case.sent.as_ref().map_or_else(
+        || {
+            (
+                case.body.as_ref().map(|_| "application/json"),
+                written.as_bytes(),
+            )
+        },
+        |sent| (sent.content_type.as_deref(), sent.bytes.as_slice()),
+    );
     let call = Call {
         method: &case.method,
         uri: &case.uri,
-        content_type: case.body.as_ref().map(|_| "application/json"),
-        body: body.as_bytes(),
+        content_type,
+        body,
     };
-    let request = Request::read(&call).map_err(|refusal| refusal.to_string())?;
+    let mut request = Request::read(&call).map_err(|refusal| refusal.to_string())?;
+    for facet in &mut request.facets {
+        if facet.action == action::MOUNT_HOST_PATH {
+            facet.resource.id = paths::to_decide_on(&facet.resource.id);
+        }
+    }
     let principal = Principal {
         name: case
             .user
@@ -245,10 +285,10 @@ fn object(case: &Case, id: &str) -> Object {
 }
 
 fn explain(request: &Path, policies: &Path) -> Said {
-    let policy = load(policies)?;
     let text = read(request)?;
     let case = read_case(&text)
         .map_err(|fault| format!("`{}` is no request: {fault}", request.display()))?;
+    let policy = load(policies)?;
     let user = case.user.as_deref().unwrap_or(identity::LOCAL);
     let mut lines = vec![format!("`{user}` asks for {} {}", case.method, case.uri)];
     match verdicts(&policy, &case) {
@@ -282,11 +322,15 @@ fn read_case(text: &str) -> Result<Case, String> {
     let body = STANDARD
         .decode(asked.request_body.as_deref().unwrap_or_default())
         .map_err(|error| error.to_string())?;
+    let sent = Sent {
+        content_type: asked.header("Content-Type").map(str::to_owned),
+        bytes: body,
+    };
     Ok(Case {
         user: Some(asked.user).filter(|user| !user.is_empty()),
         method: asked.request_method,
         uri: asked.request_uri,
-        body: serde_json::from_slice(&body).ok(),
+        sent: Some(sent),
         ..Case::default()
     })
 }
@@ -297,6 +341,8 @@ struct Logged {
     user: String,
     decision: String,
     #[serde(default)]
+    reason: String,
+    #[serde(default)]
     denied: Vec<Value>,
 }
 
@@ -306,11 +352,17 @@ fn learn(logs: &[&str]) -> Said {
         let settings = Settings::load(&Overrides::default()).map_err(|error| error.to_string())?;
         let log = settings.state_dir.join("authz/decisions.log");
         let shown = log.display().to_string();
+        if !log.exists() {
+            return Err(format!(
+                "there is no log of decisions at `{shown}`: has drover-authz run on this host, in monitor mode?"
+            ));
+        }
         let older = (1..10).map(|number| PathBuf::from(format!("{shown}.{number}")));
         paths.push(log);
         paths.extend(older.filter(|path| path.exists()));
     }
     let mut seen = std::collections::BTreeSet::new();
+    let mut refused: BTreeMap<String, usize> = BTreeMap::new();
     for path in paths {
         for line in read(&path)?.lines() {
             let Ok(logged) = serde_json::from_str::<Logged>(line) else {
@@ -319,22 +371,42 @@ fn learn(logs: &[&str]) -> Said {
             if logged.decision != "monitor" {
                 continue;
             }
+            if logged.denied.is_empty() {
+                *refused.entry(logged.reason).or_default() += 1;
+            }
             for mut question in logged.denied {
                 if let Some(question) = question.as_object_mut() {
                     question.insert("user".to_owned(), Value::from(logged.user.clone()));
                 }
-                seen.extend(serde_json::from_value::<Seen>(question));
+                let Ok(question) = serde_json::from_value::<Seen>(question) else {
+                    continue;
+                };
+                if paths::is_uncertain(&question.id) && question.action == action::MOUNT_HOST_PATH {
+                    let path = question.id.trim_start_matches('?');
+                    let reason = format!("the path `{path}` leads nowhere certain");
+                    *refused.entry(reason).or_default() += 1;
+                    continue;
+                }
+                seen.insert(question);
             }
         }
     }
+    let mut parts: Vec<String> = refused
+        .iter()
+        .map(|(reason, count)| {
+            format!(
+                "// {count} calls that no rule can permit: {}",
+                reason.escape_debug()
+            )
+        })
+        .collect();
     if seen.is_empty() {
-        return Ok((
-            "// nothing was let through that policies do not permit".to_owned(),
-            true,
-        ));
+        parts.push("// nothing was let through that a rule could permit".to_owned());
+        return Ok((parts.join("\n"), true));
     }
     let seen: Vec<Seen> = seen.into_iter().collect();
-    let text = propose(&seen);
+    parts.push(propose(&seen));
+    let text = parts.join("\n");
     let source = Source {
         name: "learned".to_owned(),
         text: text.clone(),
@@ -352,7 +424,7 @@ mod tests {
     fn a_question_of_an_engine_is_a_case() {
         let body = STANDARD.encode(r#"{"Image":"a","HostConfig":{"Privileged":true}}"#);
         let text = format!(
-            r#"{{"User":"ann","RequestMethod":"POST","RequestUri":"/containers/create","RequestBody":"{body}"}}"#
+            r#"{{"User":"ann","RequestMethod":"POST","RequestUri":"/containers/create","RequestHeaders":{{"Content-Type":"application/json"}},"RequestBody":"{body}"}}"#
         );
         let case = read_case(&text).unwrap();
         let policy = Policy::load("[roles]\ndeveloper = [\"ann\"]", &[]).unwrap();

@@ -89,7 +89,12 @@ impl InForce {
 pub(crate) async fn follow(in_force: Arc<InForce>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        in_force.look();
+        let in_force = in_force.clone();
+        // Rules are parsed and checked, which takes longer than calls should wait.
+        let looked = tokio::task::spawn_blocking(move || in_force.look()).await;
+        if looked.is_err() {
+            error!("looking at the policies has failed: those from before stay in force");
+        }
     }
 }
 

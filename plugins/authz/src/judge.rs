@@ -118,8 +118,7 @@ impl Judge {
             place += 1;
             if facet.action == action::MOUNT_HOST_PATH {
                 objects.push(None);
-                facet.resource.id = paths::resolve(&facet.resource.id)
-                    .unwrap_or_else(|| format!("?{}", facet.resource.id));
+                facet.resource.id = paths::to_decide_on(&facet.resource.id);
                 continue;
             }
             if !facet.resource.kind.is_owned() {
@@ -156,6 +155,15 @@ impl Judge {
             known: true,
             ..Object::default()
         };
+        if request_makes_it(facet) {
+            // A name that is taken is an error of the engine's: nothing is to be asked of it, and nothing to be waited for.
+            let name = id.to_owned();
+            let object = Object {
+                name,
+                ..Object::default()
+            };
+            return (object, None);
+        }
         if kind == Kind::Exec {
             let owner = self.owners.of(kind, id);
             return (Object { owner, ..somebodys }, None);
@@ -286,6 +294,11 @@ impl Judge {
             },
         );
     }
+}
+
+/// Whether a call makes its resource, and cannot mean one that is there. Networks and volumes it can: see `not-made-twice`.
+fn request_makes_it(facet: &Facet) -> bool {
+    facet.action == "ContainerCreate"
 }
 
 /// What stands behind a resource: the host's folder of a volume, the volumes and folders of another container.

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 /// The path with its links followed. What is not there yet is taken as it is written, below what is there.
 ///
 /// `None` when it is not absolute, or its links have no end.
-pub(crate) fn resolve(path: &str) -> Option<String> {
+fn resolve(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         return None;
     }
@@ -32,6 +32,16 @@ pub(crate) fn resolve(path: &str) -> Option<String> {
             Err(_) => return None,
         }
     }
+}
+
+/// The path that rules are asked about: one that leads nowhere certain is below no folder.
+pub(crate) fn to_decide_on(path: &str) -> String {
+    resolve(path).unwrap_or_else(|| format!("?{path}"))
+}
+
+/// Whether [`to_decide_on`] has found that a path leads nowhere certain.
+pub(crate) fn is_uncertain(path: &str) -> bool {
+    path.starts_with('?')
 }
 
 fn clean(path: &Path) -> PathBuf {

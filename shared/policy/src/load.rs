@@ -60,6 +60,8 @@ pub struct Policy {
     /// What a rule says of itself (`@reason`), by its name.
     pub(crate) reasons: HashMap<String, String>,
     rules: usize,
+    /// The roles and sets of paths that rules name.
+    named: HashSet<EntityUid>,
 }
 
 /// What is asked for an action: the rules that can match, and the action itself.
@@ -97,6 +99,10 @@ impl Policy {
             types: types()?,
             reasons,
             rules: all.policies().count(),
+            named: all
+                .policies()
+                .flat_map(cedar_policy::Policy::entity_literals)
+                .collect(),
         })
     }
 
@@ -104,6 +110,24 @@ impl Policy {
     #[must_use]
     pub const fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// What can be put in force, and is hardly meant: roles and paths that no rule names. One sentence each.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<String> {
+        let is_named = |kind: &str, id: &String| {
+            self.uid(kind, id)
+                .is_some_and(|uid| self.named.contains(&uid))
+        };
+        let roles = self.setup.roles.keys();
+        let roles = roles.filter(|role| !is_named("Role", role)).map(|role| {
+            format!("authorization.toml: no rule names the role `{role}`: its members may do nothing by it")
+        });
+        let paths = self.setup.paths.keys();
+        let paths = paths.filter(|set| !is_named("PathSet", set)).map(|set| {
+            format!("authorization.toml: no rule names the paths of `{set}`: nobody may bind them by that")
+        });
+        roles.chain(paths).collect()
     }
 
     /// How many rules there are.
