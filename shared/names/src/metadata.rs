@@ -91,12 +91,15 @@ fn tree(directory: &Directory, view: &View) -> Value {
             (name, json!({"alive": alive, "containers": containers}))
         })
         .collect();
-    json!({
+    let mut tree = json!({
         "self": myself(directory, view),
         "services": services,
         "containers": containers,
         "hosts": hosts,
-    })
+    });
+    // Without this, the order is another one where some other crate asks `serde_json` to keep that of insertion.
+    tree.sort_all_objects();
+    tree
 }
 
 /// Every place on the asker's networks, by network and in the order of hosts and names.

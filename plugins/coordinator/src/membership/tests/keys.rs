@@ -26,6 +26,8 @@ use crate::mirror::{self, Snapshot};
 struct Coordinator {
     context: Arc<Context>,
     tasks: Vec<JoinHandle<()>>,
+    /// What runs stops when it is gone.
+    _stop: watch::Sender<bool>,
 }
 
 impl Coordinator {
@@ -47,14 +49,12 @@ impl Coordinator {
         let (stop, stopped) = watch::channel(false);
         let mirror = mirror::run(context.store().clone(), cluster, stopped.clone());
         let keys = keys::serve(context.clone(), stopped);
-        let tasks = vec![
-            tokio::spawn(mirror),
-            tokio::spawn(async move {
-                keys.await;
-                drop(stop);
-            }),
-        ];
-        Self { context, tasks }
+        let tasks = vec![tokio::spawn(mirror), tokio::spawn(keys)];
+        Self {
+            context,
+            tasks,
+            _stop: stop,
+        }
     }
 
     async fn stop(mut self) {
