@@ -115,7 +115,7 @@ fn refused_in_words(host: &Host) -> Result<()> {
         ("-o fs=xfs x", "leave them out"),
         (
             "-o backup-to=/backups -o backup-password-file=/word x",
-            "not backed up",
+            "`backup-password-file=/word` cannot be read",
         ),
         ("../x", "volume name"),
         ("a/b", "volume name"),

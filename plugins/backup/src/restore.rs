@@ -50,7 +50,7 @@ pub(crate) fn restore(session: &Session, restore: &Restore) -> Result<Restored> 
 
 fn is_device(backup: &Backup) -> drover_backup_protocol::Failure {
     let message = format!(
-        "the backup of `{}` is the image of a block device of {} bytes: restore it as a volume, or to a file with `--image`, or one path of it with `--path`",
+        "the backup of `{}` is the image of a block device of {} bytes: restore it to a device or a file with `--image`, or one path of it with `--path`",
         backup.volume, backup.size
     );
     failure(FailureKind::InvalidInput, message)

@@ -168,7 +168,7 @@ impl Control {
             snapshots: snapshots.map_or(0, |it| it.0),
             last_snapshot: snapshots.map(|it| it.1),
             next_snapshot: next.filter(|_| record.is_ready()),
-            last_backup: None,
+            last_backup: record.backups.last.as_ref().map(|it| it.taken_at),
             paused: record.paused,
             restorable_until,
             options: options(record),
@@ -329,7 +329,9 @@ impl Control {
         // A pool that nothing lies on is nothing to keep.
         let delete = asked.delete || volumes.is_empty();
         for record in volumes {
+            self.work.stop_worker(&record.id).await;
             let _gate = self.work.gate(&record.name).await;
+            self.work.purge_working(&record).await?;
             if record.is_ready() {
                 self.work.detach(&record).await?;
             }

@@ -9,7 +9,7 @@ use drover_plugin_protocol::Empty;
 use drover_plugin_protocol::volume::{
     Create, GetAnswer, ListAnswer, Mount, MountAnswer, Named, Volume,
 };
-use drover_volumes::record::VolumeRecord;
+use drover_volumes::record::{BackupHistory, VolumeRecord};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -51,7 +51,7 @@ impl Driver {
                     .map_or_else(|| json!("not counted yet"), |it| json!(it)),
             ),
             ("snapshots".to_owned(), json!(count)),
-            ("lastBackup".to_owned(), json!("never")),
+            ("lastBackup".to_owned(), last_backup(&record.backups)),
             (
                 "health".to_owned(),
                 json!(observed.complaint.as_deref().unwrap_or("ok")),
@@ -65,6 +65,12 @@ impl Driver {
             let schedule = json!(format!("{schedule}{paused}"));
             status.insert("snapshotSchedule".to_owned(), schedule);
         }
+        if let Some(schedule) = &record.options.backup_schedule {
+            status.insert("backupSchedule".to_owned(), json!(schedule.to_string()));
+        }
+        if let Some(failure) = &record.backups.failure {
+            status.insert("backupFailure".to_owned(), json!(failure));
+        }
         Volume {
             name: record.name.to_string(),
             mount_point,
@@ -76,6 +82,13 @@ impl Driver {
 
 fn text<T: ToString>(value: Option<T>, otherwise: &str) -> Value {
     json!(value.map_or_else(|| otherwise.to_owned(), |value| value.to_string()))
+}
+
+fn last_backup(backups: &BackupHistory) -> Value {
+    match &backups.last {
+        None => json!("never"),
+        Some(last) => json!({"takenAt": rfc3339(last.taken_at), "id": last.id}),
+    }
 }
 
 fn name(text: &str) -> std::result::Result<VolumeName, Error> {
@@ -91,7 +104,10 @@ impl VolumeDriver for Driver {
 
     async fn create(&self, request: Create) -> Result<Empty> {
         let volume = name(&request.name)?;
-        self.work.create(&volume, &request.options).await?;
+        let work = self.work.clone();
+        // A restore goes on when the engine does not wait any longer; whoever asks again waits for it.
+        let made = tokio::spawn(async move { work.create(&volume, &request.options).await }).await;
+        made.map_err(|error| Error::Internal(format!("it ended in a bug: {error}")))??;
         Ok(Empty {})
     }
 

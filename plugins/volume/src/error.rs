@@ -1,5 +1,6 @@
 //! Why something could not be done with a volume, and what the asker is told.
 
+use drover_backup_protocol::FailureKind as BackupFailure;
 use drover_control_api::{Failure, FailureKind};
 use drover_model::{SnapshotName, VolumeName, VolumeNameError};
 use drover_plugin_host::DriverError;
@@ -38,6 +39,9 @@ pub(crate) enum Error {
     /// The state file cannot be written.
     #[error("the state of volumes cannot be kept")]
     Store(#[from] drover_store::Error),
+    /// The backup worker failed.
+    #[error("{0}")]
+    Backup(#[from] drover_backup_protocol::Failure),
     /// A bug.
     #[error("{0}")]
     Internal(String),
@@ -55,8 +59,19 @@ impl Error {
             Self::NoVolume(_) | Self::NoSnapshot(..) => FailureKind::NotFound,
             Self::Conflict(_) => FailureKind::Conflict,
             Self::Unavailable(_) => FailureKind::Unavailable,
+            Self::Backup(failure) => backup_kind(failure.kind),
             Self::Storage(_) | Self::Store(_) | Self::Internal(_) => FailureKind::Internal,
         }
+    }
+}
+
+const fn backup_kind(kind: BackupFailure) -> FailureKind {
+    match kind {
+        BackupFailure::InvalidInput | BackupFailure::WrongPassword => FailureKind::InvalidInput,
+        BackupFailure::NoRepository | BackupFailure::NotFound => FailureKind::NotFound,
+        BackupFailure::Locked | BackupFailure::Full => FailureKind::Conflict,
+        BackupFailure::Unreachable => FailureKind::Unavailable,
+        _ => FailureKind::Internal,
     }
 }
 

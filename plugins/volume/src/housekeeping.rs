@@ -30,6 +30,7 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
     let mut round = 0_u32;
     loop {
         schedules(&work).await;
+        backups(&work);
         trash(&work).await;
         announce(&work, &mut levels).await;
         if round.is_multiple_of(COUNTING) {
@@ -62,6 +63,23 @@ async fn schedules(work: &Work) {
             && let Err(error) = run_schedule(work, &record, now).await
         {
             warn!(volume = %record.name, error = error.sentence(), "the snapshot that is due was not taken");
+        }
+    }
+}
+
+/// Begins the backups that are due: each goes on by itself.
+fn backups(work: &Arc<Work>) {
+    for record in work.catalogue.volumes() {
+        let Some(schedule) = record.options.backup_schedule else {
+            continue;
+        };
+        if !record.is_ready() || record.paused {
+            continue;
+        }
+        let (now, jitter) = (now(), schedule.jitter(record.id.as_str()));
+        let last = record.backups.begun_at.unwrap_or(record.created_at);
+        if schedule.is_due(jitter, last, now) && !work.has_worker(&record.id) {
+            tokio::spawn(work.clone().back_up_on_schedule(record, now));
         }
     }
 }
@@ -100,7 +118,10 @@ async fn trash(work: &Work) {
         if !record.is_expired(now()) {
             continue;
         }
-        let _gate = work.gate(&record.name).await;
+        // One of its name may be restored from a backup at length: this one goes afterwards.
+        let Some(_gate) = work.try_gate(&record.name) else {
+            continue;
+        };
         match work.purge(&record).await {
             Ok(()) => info!(volume = %record.name, "its time in the trash is over"),
             Err(error) => {

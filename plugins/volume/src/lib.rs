@@ -7,7 +7,7 @@
 //!                                       |      |
 //!   detach: asks the engine who uses ---+      +--> pools: backends, opened in the background
 //!           what, and detaches late     |
-//!   housekeeping: schedules, trash, ----+
+//!   housekeeping: schedules, trash, ----+      +--> worker: a process for each backup and each restore
 //!           figures, announcements
 //! ```
 //! `Get` and `List` are answered from the catalogue, whatever else goes on: a failure there makes the engine forget
@@ -24,6 +24,7 @@ mod housekeeping;
 mod pools;
 mod recovery;
 mod work;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;

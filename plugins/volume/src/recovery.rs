@@ -8,7 +8,7 @@ use std::time::Duration;
 use drover_daemon::Backoff;
 use drover_model::BackendKind;
 use drover_storage::mounts;
-use drover_volumes::record::{SnapshotState, VolumeState};
+use drover_volumes::record::{SnapshotReason, SnapshotState, VolumeState};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -18,6 +18,7 @@ use crate::work::Work;
 
 /// Opens the pools, again and again until all are there, and brings everything in order.
 pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
+    let began = crate::clock::now();
     note_attached(&work);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut told = String::new();
@@ -39,7 +40,7 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
             () = sleep(backoff.next_delay()) => {}
         }
     }
-    settle(&work).await;
+    settle(&work, began).await;
     work.released.notify_one();
 }
 
@@ -103,10 +104,15 @@ pub(crate) fn note_attached(work: &Work) {
 }
 
 /// Finishes or undoes what was begun.
-async fn settle(work: &Work) {
+async fn settle(work: &Work, began: u64) {
     for record in work.catalogue.volumes() {
         if matches!(record.state, VolumeState::Creating | VolumeState::Removing) {
             let _gate = work.gate(&record.name).await;
+            let now = work.catalogue.volume(&record.id);
+            if now.is_none_or(|now| now.state != record.state) {
+                // It was being made by this process, and is.
+                continue;
+            }
             // What was being created when the process began was not answered: the engine asks again.
             match work.purge(&record).await {
                 Ok(()) => info!(volume = %record.name, "what a kill left of it is removed"),
@@ -117,7 +123,9 @@ async fn settle(work: &Work) {
         }
     }
     for snapshot in work.catalogue.snapshots(None) {
-        if snapshot.state != SnapshotState::Ready
+        // Nobody waits any more for what an earlier process needed a snapshot for.
+        let left = snapshot.reason == SnapshotReason::Working && snapshot.taken_at < began;
+        if (snapshot.state != SnapshotState::Ready || left)
             && let Err(error) = work.purge_snapshot(&snapshot).await
         {
             warn!(snapshot = %snapshot.name, error = error.sentence(), "is removed later");

@@ -1,5 +1,6 @@
 //! Changes of volumes: one at a time for each volume, its intent on the disk before it is begun.
 
+mod backup;
 mod create;
 mod remove;
 mod snapshot;
@@ -33,6 +34,7 @@ pub(crate) struct Work {
     pub(crate) released: Notify,
     /// Something was removed.
     pub(crate) removed: Notify,
+    backups: backup::Workers,
     mounts: PathBuf,
     trash_window: u64,
     gates: Gates,
@@ -51,6 +53,7 @@ impl Work {
             engine,
             released: Notify::new(),
             removed: Notify::new(),
+            backups: backup::Workers::new(settings),
             mounts: settings.state_dir.join("volumes/mounts"),
             trash_window: settings.volumes.trash_window.as_secs(),
             gates: Gates::default(),
@@ -59,13 +62,20 @@ impl Work {
 
     /// Waits until nothing else is done to a volume of that name.
     pub(crate) async fn gate(&self, name: &VolumeName) -> OwnedMutexGuard<()> {
-        let gate = {
-            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-            // One that nobody holds or waits for is made anew when it is needed.
-            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
-            gates.entry(name.clone()).or_default().clone()
-        };
-        gate.lock_owned().await
+        self.gate_of(name).lock_owned().await
+    }
+
+    fn gate_of(&self, name: &VolumeName) -> Arc<Gate<()>> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that nobody holds or waits for is made anew when it is needed.
+        gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+        gates.entry(name.clone()).or_default().clone()
+    }
+
+    /// The same, unless something is being done: for work that is done later as well.
+    pub(crate) fn try_gate(&self, name: &VolumeName) -> Option<OwnedMutexGuard<()>> {
+        let gate = self.gate_of(name);
+        gate.try_lock_owned().ok()
     }
 
     /// Where a volume is attached for containers.

@@ -28,6 +28,7 @@ const KNOWN: &[&str] = &[
     "keep",
     "backup-to",
     "backup-password-file",
+    "backup-options-file",
     "backup-schedule",
     "on-remove",
     "read-only",
@@ -78,6 +79,9 @@ pub struct VolumeOptions {
     /// `backup-password-file`: the file with the password of the repository, an absolute path on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_password_file: Option<String>,
+    /// `backup-options-file`: the file with what the repository's target needs, such as keys; an absolute path on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_options_file: Option<String>,
     /// `backup-schedule`: when backups are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_schedule: Option<Schedule>,
@@ -201,6 +205,7 @@ impl VolumeOptions {
             "keep" => self.keep = Some(parsed(value)?),
             "backup-to" => self.backup_to = Some(url(value)?),
             "backup-password-file" => self.backup_password_file = Some(absolute_path(value)?),
+            "backup-options-file" => self.backup_options_file = Some(absolute_path(value)?),
             "backup-schedule" => self.backup_schedule = Some(parsed(value)?),
             "on-remove" => self.on_remove = on_remove(value)?,
             "read-only" => self.read_only = truth(value)?,
@@ -233,6 +238,10 @@ impl VolumeOptions {
             (
                 self.backup_to.is_some() && self.backup_password_file.is_none(),
                 "`backup-to` needs `backup-password-file`, the file with the repository's password",
+            ),
+            (
+                self.backup_options_file.is_some() && self.backup_to.is_none(),
+                "`backup-options-file` needs `backup-to`, the URL of the repository",
             ),
             (
                 self.from_backup.is_some() && self.backup_to.is_none(),

@@ -57,6 +57,32 @@ pub struct VolumeRecord {
     /// When its schedule of snapshots ran last.
     #[serde(default)]
     pub snapshotted_at: Option<UnixSeconds>,
+    /// What became of its schedule of backups.
+    #[serde(default)]
+    pub backups: BackupHistory,
+}
+
+/// What became of the backups of a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupHistory {
+    /// When the schedule ran last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<UnixSeconds>,
+    /// The last that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastBackup>,
+    /// Why the one after it was not made, one sentence; `None` when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// A backup that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBackup {
+    /// When the volume was as it was backed up.
+    pub taken_at: UnixSeconds,
+    /// The backup's id in its repository.
+    pub id: String,
 }
 
 impl VolumeRecord {

@@ -10,7 +10,7 @@ use drover_storage::{Access, Backend, Object, Shape};
 use drover_volumes::VolumeOptions;
 use drover_volumes::holds::Holds;
 use drover_volumes::options::OnRemove;
-use drover_volumes::record::{VolumeRecord, VolumeState};
+use drover_volumes::record::{BackupHistory, VolumeRecord, VolumeState};
 use tracing::{info, warn};
 
 use super::{Work, blocking, new_id, reference};
@@ -48,7 +48,6 @@ impl Work {
     }
 
     async fn make(&self, name: &VolumeName, options: VolumeOptions) -> Result<VolumeRecord> {
-        refuse_backups(&options)?;
         let source = self.source(&options)?;
         let backend = match &source {
             Some((record, _)) => self.pools.of(record.backend).await?,
@@ -71,6 +70,7 @@ impl Work {
             holds: Holds::default(),
             paused: false,
             snapshotted_at: None,
+            backups: BackupHistory::default(),
             options,
         };
         self.catalogue.put(&record)?;
@@ -130,16 +130,18 @@ impl Work {
             file_system: record.options.file_system,
             mkfs_options: record.options.mkfs_options.clone(),
         };
+        let (making, id) = (backend.clone(), record.id.clone());
+        blocking(move || match &source {
+            None => making.create(&id, &shape),
+            Some(source) => making.clone_object(&id, source, &shape),
+        })
+        .await?;
+        if let Some(wanted) = &record.options.from_backup {
+            self.restore_backup(backend, record, wanted).await?;
+        }
         let at = self.mount_point(&record.name);
         let (backend, record) = (backend.clone(), record.clone());
-        blocking(move || {
-            match &source {
-                None => backend.create(&record.id, &shape)?,
-                Some(source) => backend.clone_object(&record.id, source, &shape)?,
-            }
-            give_root(&*backend, &record, &at)
-        })
-        .await
+        blocking(move || give_root(&*backend, &record, &at)).await
     }
 
     /// Sets how much fits on a volume.
@@ -163,26 +165,6 @@ fn is_anonymous(name: &VolumeName) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Options that promise backups are refused as long as none is made: data that its owner takes for safe is not.
-fn refuse_backups(options: &VolumeOptions) -> Result<()> {
-    let asked = [
-        ("from-backup", options.from_backup.is_some()),
-        ("backup-to", options.backup_to.is_some()),
-        ("backup-schedule", options.backup_schedule.is_some()),
-        (
-            "backup-password-file",
-            options.backup_password_file.is_some(),
-        ),
-    ];
-    match asked.iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((name, _)) => Err(Error::Invalid(format!(
-            "`{name}`: volumes are not backed up or restored by themselves yet; leave it out, and use `drover backup` with a \
-             mounted snapshot"
-        ))),
-    }
-}
-
 /// Refuses options that a backend cannot keep.
 fn check(backend: &Arc<dyn Backend>, options: &VolumeOptions) -> Result<()> {
     let (abilities, kind) = (backend.abilities(), backend.kind());
@@ -196,12 +178,31 @@ fn check(backend: &Arc<dyn Backend>, options: &VolumeOptions) -> Result<()> {
              them out"
         )));
     }
-    if options.snapshot_schedule.is_some() && !abilities.snapshots {
+    let schedules = [
+        ("snapshot-schedule", options.snapshot_schedule.is_some()),
+        ("backup-schedule", options.backup_schedule.is_some()),
+    ];
+    let asked = schedules.into_iter().find(|(_, given)| *given);
+    if let (Some((option, _)), false) = (asked, abilities.snapshots) {
         return Err(Error::Invalid(format!(
-            "`snapshot-schedule`: volumes on `{kind}` have no snapshots"
+            "`{option}`: volumes on `{kind}` have no snapshots"
         )));
     }
-    Ok(())
+    // Told now, and not when a backup is due or needed.
+    readable(
+        "backup-password-file",
+        options.backup_password_file.as_deref(),
+    )?;
+    readable(
+        "backup-options-file",
+        options.backup_options_file.as_deref(),
+    )
+}
+
+fn readable(option: &str, file: Option<&str>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let unreadable = |error| Error::Invalid(format!("`{option}={file}` cannot be read: {error}"));
+    std::fs::File::open(file).map(drop).map_err(unreadable)
 }
 
 /// Gives the root directory of a volume to its owner, if the options name one.

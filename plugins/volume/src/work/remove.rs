@@ -33,7 +33,9 @@ impl Work {
     pub(crate) async fn purge(&self, record: &VolumeRecord) -> Result<()> {
         self.catalogue
             .change(&record.id, |it| it.state = VolumeState::Removing)?;
+        self.stop_worker(&record.id).await;
         let backend = self.pools.of(record.backend).await?;
+        let restoring = self.restore_point(&record.id);
         let snapshots = self.catalogue.snapshots(Some(&record.id));
         let mut places = Vec::new();
         for snapshot in &snapshots {
@@ -49,6 +51,7 @@ impl Work {
                 backend.detach(object, at)?;
                 backend.remove(object)?;
             }
+            backend.detach(&volume, &restoring)?;
             if let Some(at) = at {
                 backend.detach(&volume, &at)?;
             }

@@ -1,0 +1,287 @@
+//! Backups of volumes, and volumes from backups. The work itself is done by a process: see [`crate::worker`].
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use drover_backup_protocol::{
+    Create, Created, Operation, Outcome, Repository, Request, Restore, Selector, Source, Target,
+};
+use drover_daemon::Settings;
+use drover_model::VolumeId;
+use drover_storage::{Access, Backend, Object};
+use drover_volumes::SnapshotRecord;
+use drover_volumes::options::BackupSource;
+use drover_volumes::record::{LastBackup, SnapshotReason, VolumeRecord};
+use tokio::sync::{Semaphore, watch};
+use tracing::{info, warn};
+
+use super::{Work, blocking, reference};
+use crate::clock::{now, stamp};
+use crate::error::{Error, Result};
+use crate::worker;
+
+/// How many backups of schedules are made at a time on a host.
+const AT_A_TIME: usize = 2;
+
+/// The workers that run.
+pub(crate) struct Workers {
+    program: PathBuf,
+    host: String,
+    slots: Semaphore,
+    running: Mutex<BTreeMap<VolumeId, watch::Sender<bool>>>,
+}
+
+/// What is done for a volume now; another for it is refused until this is dropped.
+struct Turn<'a> {
+    workers: &'a Workers,
+    volume: &'a VolumeId,
+    stop: watch::Receiver<bool>,
+}
+
+impl Workers {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let own = std::env::current_exe().unwrap_or_default();
+        let host = settings.host_name.as_ref().map(ToString::to_string);
+        Self {
+            program: own.with_file_name(worker::PROGRAM),
+            host: host.unwrap_or_else(machine),
+            slots: Semaphore::new(AT_A_TIME),
+            running: Mutex::default(),
+        }
+    }
+
+    fn turn<'a>(&'a self, volume: &'a VolumeId) -> Result<Turn<'a>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.contains_key(volume) {
+            return Err(Error::Conflict(
+                "another backup of the volume is under way".to_owned(),
+            ));
+        }
+        let (sender, stop) = watch::channel(false);
+        running.insert(volume.clone(), sender);
+        Ok(Turn {
+            workers: self,
+            volume,
+            stop,
+        })
+    }
+
+    async fn run(&self, volume: &VolumeId, request: &Request) -> Result<Outcome> {
+        let mut turn = self.turn(volume)?;
+        let stop = async {
+            drop(turn.stop.wait_for(|stop| *stop).await);
+        };
+        worker::run(&self.program, request, stop).await
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut running = self
+            .workers
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        running.remove(self.volume);
+    }
+}
+
+/// The name of this machine.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// Where the options of a volume say that its backups are.
+fn repository(record: &VolumeRecord) -> Result<Repository> {
+    let options = &record.options;
+    let (Some(url), Some(password_file)) = (&options.backup_to, &options.backup_password_file)
+    else {
+        return Err(Error::Invalid(format!(
+            "volume `{}` has no `backup-to` and no `backup-password-file`: where its backups go is not known",
+            record.name
+        )));
+    };
+    Ok(Repository {
+        url: url.clone(),
+        password_file: password_file.into(),
+        options_file: options.backup_options_file.as_ref().map(PathBuf::from),
+        cache: None,
+        bandwidth: None,
+    })
+}
+
+impl Work {
+    /// Where a volume is attached while it is restored from a backup.
+    pub(crate) fn restore_point(&self, volume: &VolumeId) -> PathBuf {
+        let folder = self.mount_folder().with_file_name("restores");
+        folder.join(volume.as_str())
+    }
+
+    /// Whether a worker is busy with a volume.
+    pub(crate) fn has_worker(&self, volume: &VolumeId) -> bool {
+        let running = &self.backups.running;
+        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.contains_key(volume)
+    }
+
+    /// Ends the worker of a volume, if there is one, and waits until it is gone.
+    pub(crate) async fn stop_worker(&self, volume: &VolumeId) {
+        let running = {
+            let running = &self.backups.running;
+            let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.get(volume).cloned()
+        };
+        if let Some(running) = running {
+            running.send_replace(true);
+            running.closed().await;
+        }
+    }
+
+    /// Writes a backup onto a volume that is being made and is empty.
+    pub(super) async fn restore_backup(
+        &self,
+        backend: &Arc<dyn Backend>,
+        record: &VolumeRecord,
+        wanted: &BackupSource,
+    ) -> Result<()> {
+        let at = self.restore_point(&record.id);
+        let restore = Restore {
+            backup: Selector {
+                volume: wanted.volume.to_string(),
+                when: wanted.when.clone(),
+                host: None,
+            },
+            target: Target::Directory { path: at.clone() },
+        };
+        let request = Request {
+            repository: repository(record)?,
+            operation: Operation::Restore(restore),
+        };
+        let object = Object::Volume(record.id.clone());
+        let (attaching, attached, place) = (backend.clone(), object.clone(), at.clone());
+        blocking(move || attaching.attach(&attached, &place, Access::ReadWrite)).await?;
+        let outcome = self.backups.run(&record.id, &request).await;
+        let backend = backend.clone();
+        let detached = blocking(move || backend.detach(&object, &at)).await;
+        let Outcome::Restored(restored) = outcome.inspect_err(|error| {
+            // Whoever asked may have gone meanwhile.
+            warn!(volume = %record.name, error = error.sentence(), "is not restored from its backup");
+        })?
+        else {
+            return Err(Error::Internal(
+                "the backup worker answered something else".to_owned(),
+            ));
+        };
+        info!(volume = %record.name, backup = restored.backup.id, bytes = restored.bytes, "restored from its backup");
+        detached
+    }
+
+    /// Makes the backup that is due, and notes what became of it.
+    pub(crate) async fn back_up_on_schedule(self: Arc<Self>, record: VolumeRecord, due: u64) {
+        let begun = self
+            .catalogue
+            .change(&record.id, |it| it.backups.begun_at = Some(due));
+        // Without the note it would be due again and again.
+        let outcome = match (begun, self.backups.slots.acquire().await) {
+            (Err(error), _) => Err(error),
+            (Ok(_), Err(_closed)) => return,
+            (Ok(_), Ok(_slot)) => self.back_up(&record).await,
+        };
+        match outcome {
+            Ok(made) => {
+                info!(volume = %record.name, backup = made.backup.id, sent = made.sent, "backed up");
+            }
+            Err(error) => self.note_failure(&record, &error),
+        }
+    }
+
+    /// A failure that goes on is in the log once.
+    fn note_failure(&self, record: &VolumeRecord, error: &Error) {
+        let sentence = error.sentence();
+        let before = self.catalogue.volume(&record.id);
+        let Some(before) = before else { return };
+        if before.backups.failure.as_ref() != Some(&sentence) {
+            warn!(volume = %record.name, error = sentence, "the backup that is due was not made");
+        }
+        let noted = self
+            .catalogue
+            .change(&record.id, |it| it.backups.failure = Some(sentence));
+        if let Err(error) = noted {
+            warn!(volume = %record.name, error = error.sentence(), "the failure cannot be noted");
+        }
+    }
+
+    /// Backs a volume up, as it is at this moment, to where its options say.
+    pub(crate) async fn back_up(&self, record: &VolumeRecord) -> Result<Created> {
+        let repository = repository(record)?;
+        let name = format!("backup-{}", stamp(now())).parse()?;
+        let names = std::slice::from_ref(&record.name);
+        let taken = self.snapshot(names, &name, SnapshotReason::Working).await?;
+        let Some(snapshot) = taken.snapshots.into_iter().next() else {
+            return Err(Error::Internal("no snapshot was taken".to_owned()));
+        };
+        let made = self.save(record, &snapshot, repository).await;
+        let _gate = self.gate(&record.name).await;
+        if let Err(error) = self.purge_snapshot(&snapshot).await {
+            warn!(volume = %record.name, snapshot = %snapshot.name, error = error.sentence(), "is removed later");
+        }
+        let made = made?;
+        let last = LastBackup {
+            taken_at: snapshot.taken_at,
+            id: made.backup.id.clone(),
+        };
+        self.catalogue.change(&record.id, |it| {
+            it.backups.last = Some(last);
+            it.backups.failure = None;
+        })?;
+        Ok(made)
+    }
+
+    /// Has what a snapshot kept written to a repository.
+    async fn save(
+        &self,
+        record: &VolumeRecord,
+        snapshot: &SnapshotRecord,
+        repository: Repository,
+    ) -> Result<Created> {
+        let backend = self.pools.of(record.backend).await?;
+        let at = self.snapshot_point(&record.name, &snapshot.name);
+        let (object, place) = (Object::Snapshot(reference(snapshot)), at.clone());
+        blocking(move || backend.attach(&object, &place, Access::ReadOnly)).await?;
+        let create = Create {
+            volume: record.name.to_string(),
+            host: self.backups.host.clone(),
+            time: i64::try_from(snapshot.taken_at).ok(),
+            tags: Vec::new(),
+            facts: BTreeMap::new(),
+            source: Source::Tree { path: at },
+            parent: None,
+            init: true,
+        };
+        let request = Request {
+            repository,
+            operation: Operation::Create(create),
+        };
+        match self.backups.run(&record.id, &request).await? {
+            Outcome::Created(created) => Ok(created),
+            _ => Err(Error::Internal(
+                "the backup worker answered something else".to_owned(),
+            )),
+        }
+    }
+
+    /// Removes the snapshots of a volume that backups needed; its gate is held.
+    pub(crate) async fn purge_working(&self, record: &VolumeRecord) -> Result<()> {
+        for snapshot in self.catalogue.snapshots(Some(&record.id)) {
+            if snapshot.reason == SnapshotReason::Working {
+                self.purge_snapshot(&snapshot).await?;
+            }
+        }
+        Ok(())
+    }
+}
