@@ -49,6 +49,8 @@ mod underlay;
 mod underlay_v6;
 #[path = "scenarios/volumes.rs"]
 mod volumes;
+#[path = "scenarios/volumes_backups.rs"]
+mod volumes_backups;
 
 use std::process::ExitCode;
 
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(volumes::SCENARIOS),
+        newest(volumes_backups::SCENARIOS),
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),

@@ -1,0 +1,81 @@
+//! Backups of volumes: made by a schedule on one host, and a volume of their content on another.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use integration_tests::host::Host;
+use integration_tests::lab::{IMAGE, Lab};
+use integration_tests::process;
+use integration_tests::scenario::{Scenario, Setup};
+use integration_tests::wait;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "a_volume_is_backed_up_and_made_anew_on_another_host",
+    setup: Setup::Engines(2),
+    needs: &[],
+    run: moved,
+}];
+
+/// Where the backups are, on each host.
+const REPOSITORY: &str = "/var/lib/repository";
+const PLACE: &str = "-o backup-to=/var/lib/repository -o backup-password-file=/root/password";
+
+fn moved(lab: &mut Lab) -> Result<()> {
+    let one = lab.host(0)?;
+    one.drover_up("")?;
+    one.run("umask 077; echo correct horse > /root/password")?;
+    let schedule = "-o backup-schedule=1min -o owner=7:8 -o mode=0750";
+    one.run(&format!(
+        "docker volume create -d drover-vol {PLACE} {schedule} pg"
+    ))?;
+    one.run(&format!(
+        "docker run --rm -v pg:/data {IMAGE} sh -c 'echo one > /data/rows; ln -s rows /data/link; chown 9:9 /data/rows'"
+    ))?;
+    backed_up(one)?;
+    let from = format!("/proc/{}/root{REPOSITORY}", one.init()?);
+    let two = lab.host(1)?;
+    let to = format!("/proc/{}/root{REPOSITORY}", two.init()?);
+    // As a disk that is carried over: the second host has the repository and its password, and nothing else.
+    process::output(Command::new("cp").args(["-a", &from, &to]), "cp")?.succeeded()?;
+    two.run("umask 077; echo wrong > /root/password")?;
+    two.drover_up("")?;
+    made_anew(two)
+}
+
+/// Waits for the schedule, and sees what is told of it.
+fn backed_up(host: &Host) -> Result<()> {
+    wait::until("a backup of the schedule", wait::seconds(120), || {
+        let status = host.run("docker volume inspect -f '{{json .Status}}' pg")?;
+        let made = status.contains("\"lastBackup\":{\"id\":");
+        ensure!(made && !status.contains("backupFailure"), "{status}");
+        Ok(())
+    })?;
+    let last = host.drover_json("volume inspect pg")?["last_backup"].as_u64();
+    ensure!(last.is_some(), "no time of the last backup");
+    wait::until(
+        "the backup's snapshot to be gone",
+        wait::seconds(20),
+        || {
+            let mounts = host.run("grep -c volumes/snapshots/ /proc/self/mountinfo || true")?;
+            ensure!(mounts == "0", "{mounts}");
+            Ok(())
+        },
+    )?;
+    Ok(())
+}
+
+fn made_anew(host: &Host) -> Result<()> {
+    let create = format!("docker volume create -d drover-vol -o from-backup=pg {PLACE} pg");
+    let text = host.refused(&create)?;
+    ensure!(text.contains("password"), "{text}");
+    ensure!(host.run("docker volume ls -q")?.is_empty());
+    host.run("echo correct horse > /root/password")?;
+    host.run(&create)?;
+    let seen = host.run(&format!(
+        "docker run --rm -v pg:/data {IMAGE} sh -c 'cat /data/link; stat -c %u:%g /data/rows; stat -c %u:%g:%a /data'"
+    ))?;
+    ensure!(seen == "one\n9:9\n7:8:750", "{seen}");
+    let inspected = host.run("docker volume inspect pg")?;
+    ensure!(!inspected.contains("correct horse"), "{inspected}");
+    Ok(())
+}
