@@ -8,6 +8,7 @@ use drover_engine::Engine;
 use drover_model::VolumeName;
 use drover_store::local::Database;
 use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_volumes::record::VolumeState;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
@@ -278,4 +279,27 @@ fn a_volume_that_goes_stops_its_backup() {
     assert!(lab.work.catalogue.snapshots(None).is_empty());
     let backend = lab.work.pools.all().remove(0).backend;
     assert!(backend.objects().unwrap().is_empty());
+}
+
+#[test]
+fn a_restore_that_was_killed_is_removed_at_the_next_start() {
+    let lab = Lab::new(BackendChoice::Directory);
+    lab.create("pg", &[]).unwrap();
+    let record = lab.record("pg");
+    let begun = lab
+        .work
+        .catalogue
+        .change(&record.id, |it| it.state = VolumeState::Creating);
+    begun.unwrap();
+    let backend = lab.work.pools.all().remove(0).backend;
+    let at = lab.work.restore_point(&record.id);
+    let object = Object::Volume(record.id);
+    backend.attach(&object, &at, Access::ReadWrite).unwrap();
+    fs::write(at.join("half"), "").unwrap();
+    let (_shutdown, receiver) = watch::channel(false);
+    let start = crate::recovery::run(lab.work.clone(), receiver);
+    lab.runtime.block_on(start);
+    assert!(lab.work.catalogue.volumes().is_empty());
+    assert!(backend.objects().unwrap().is_empty());
+    assert!(!at.exists());
 }
