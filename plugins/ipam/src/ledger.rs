@@ -9,6 +9,7 @@ mod tidy;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,11 +35,15 @@ pub(crate) struct Ledger {
     holdings: Table<Holding>,
     addresses: Table<AddressState>,
     quarantine: u64,
+    /// Counts what [`Self::open_pool`] did.
+    openings: AtomicU64,
 }
 
 struct Entry {
     pool: HostPool,
     gate: Gate,
+    /// Which opening was its last; 0 when there was none since the start.
+    opened: u64,
     /// Whether the engine has given the pool back: what is left goes back to the cluster at once.
     released: bool,
     /// Not before then another block is claimed in advance, since none was to be had.
@@ -92,6 +97,7 @@ impl Ledger {
             holdings,
             addresses,
             quarantine,
+            openings: AtomicU64::new(0),
         })
     }
 
@@ -113,6 +119,7 @@ impl Ledger {
             self.save(&entry.pool, true, &old)?;
         }
         entry.released = false;
+        entry.opened = self.openings.fetch_add(1, Ordering::Relaxed) + 1;
         entry.pool.set_reserved(&record.reserved);
         self.save(&entry.pool, true, &[])?;
         Ok(entry.pool.has_blocks())
@@ -302,6 +309,7 @@ impl Entry {
         Self {
             pool,
             gate: Gate::default(),
+            opened: 0,
             released: false,
             no_prefetch_before: None,
             complaints: Vec::new(),

@@ -287,7 +287,7 @@ impl Ipam {
         if pools.is_empty() {
             return Ok(());
         }
-        let marks: Vec<u64> = pools.iter().map(|pool| self.ledger.mark(*pool)).collect();
+        let marks: Vec<_> = pools.iter().map(|pool| self.ledger.mark(*pool)).collect();
         let table = self.coordinator.call(&Pools {}).await?;
         for (pool, mark) in pools.iter().zip(marks) {
             let view = View {

@@ -11,7 +11,7 @@ use drover_control_api::record::{BlockRecord, UnixSeconds};
 use drover_model::{Block, HostName, Pool};
 use tracing::{info, warn};
 
-use super::{Ledger, now};
+use super::{Entry, Ledger, now};
 use crate::error::Error;
 
 /// What the store has, read while the pool's gate was held.
@@ -20,13 +20,24 @@ pub(crate) struct View<'a> {
     pub(crate) table: &'a PoolTable,
     pub(crate) member: &'a Member,
     /// [`Ledger::mark`] from before the store was read.
-    pub(crate) mark: u64,
+    pub(crate) mark: Mark,
+}
+
+/// What was known of a pool at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pool: u64,
+    opened: u64,
 }
 
 impl Ledger {
     /// What a later view is compared by.
-    pub(crate) fn mark(&self, pool: Pool) -> u64 {
-        self.lock().get(&pool).map_or(0, |entry| entry.pool.mark())
+    pub(crate) fn mark(&self, pool: Pool) -> Mark {
+        let mark = |entry: &Entry| Mark {
+            pool: entry.pool.mark(),
+            opened: entry.opened,
+        };
+        self.lock().get(&pool).map(mark).unwrap_or_default()
     }
 
     /// Whether what the cluster says of a block is what is known here; always so for pools that are not.
@@ -56,13 +67,15 @@ impl Ledger {
             .iter()
             .filter(|record| record.pool == pool);
         let blocks: Vec<_> = of_pool.cloned().collect();
+        let opened_since = entry.opened != view.mark.opened;
         let view = PoolView {
             record: view.table.pools.iter().find(|record| record.pool == pool),
             blocks: &blocks,
             member: view.member,
-            mark: view.mark,
+            mark: view.mark.pool,
         };
-        if view.record.is_none() {
+        // A pool that was asked for after the store was read is there.
+        if view.record.is_none() && !opened_since {
             entry.released = true;
         }
         let agreement = entry.pool.agree(&view, now());

@@ -1,6 +1,7 @@
 //! What a caller hears is on disk, and a restart changes nothing.
 
-use drover_allocation::block;
+use drover_allocation::block::{self, Member};
+use drover_control_api::coordinator::PoolTable;
 use drover_control_api::record::BlockRecord;
 use drover_model::Block;
 
@@ -195,4 +196,30 @@ async fn leases_the_engine_does_not_have_are_released() {
     let report = bench.restart().ledger.report();
     assert_eq!(report.pools[0].quarantined, [leaked]);
     assert_eq!(report.pools[0].leases.len(), 1);
+}
+
+/// The store was read between a pool's going and its coming again; what it said is heard after that.
+#[tokio::test]
+async fn a_pool_that_came_again_is_not_forgotten_for_what_was_read_before() {
+    let bench = Bench::new();
+    let pool = bench.pool();
+    let member = Member {
+        host: "a".parse().unwrap(),
+        id: "m".to_owned(),
+    };
+    let table = PoolTable::default();
+    for (opened_again, stays) in [(true, true), (false, false)] {
+        bench.ledger.close_pool(pool);
+        let view = View {
+            table: &table,
+            member: &member,
+            mark: bench.ledger.mark(pool),
+        };
+        if opened_again {
+            bench.ledger.open_pool(&record()).unwrap();
+        }
+        bench.ledger.agree(pool, &view).unwrap();
+        bench.ledger.forget_pool(pool).unwrap();
+        assert_eq!(bench.ledger.has_pool(pool), stays);
+    }
 }
