@@ -18,18 +18,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_control_api::coordinator::{
-    ClaimAddress, ClaimBlock, ClaimPool, ClaimedBlock, ReleaseAddress, ReleaseBlock, ReleasePool,
-    ReserveAddress, ReservedAddress,
+    ClaimAddress, ClaimBlock, ClaimPool, ClaimedBlock, PoolTable, ReleaseAddress, ReleaseBlock,
+    ReleasePool, ReserveAddress, ReservedAddress,
 };
 use drover_control_api::record::PoolRecord;
 use drover_control_api::{Empty, Failure, FailureKind};
 use tokio::sync::watch;
 
 use crate::context::Context;
+use crate::status;
 pub use registrar::Registrar;
 
 /// How long a method takes at most.
 pub const LIMIT: Duration = Duration::from_secs(3);
+/// How long the store has to say which pools and blocks there are.
+const READING: Duration = Duration::from_secs(1);
 
 /// See [`ClaimPool`].
 ///
@@ -46,6 +49,16 @@ pub async fn claim_pool(context: &Context, request: ClaimPool) -> Result<PoolRec
 /// When the store does not answer.
 pub async fn release_pool(context: &Context, request: ReleasePool) -> Result<Empty, Failure> {
     bounded(Registrar::of(context).release_pool(request.pool)).await
+}
+
+/// See [`Pools`](drover_control_api::coordinator::Pools): what the store has now, so that who has just claimed something finds it
+/// there. While the store does not answer, what was last heard of it.
+pub async fn table(context: &Context) -> PoolTable {
+    let registrar = Registrar::of(context);
+    match tokio::time::timeout(READING, registrar.table()).await {
+        Ok(Ok(table)) => table,
+        Ok(Err(_)) | Err(_) => status::pools(&context.cluster.borrow()),
+    }
 }
 
 /// See [`ReserveAddress`].

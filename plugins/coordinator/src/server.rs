@@ -126,7 +126,12 @@ impl Control {
             Networks::PATH => {
                 answer(body, async |_: Networks| Ok(status::networks(&snapshot()))).await
             }
-            Pools::PATH => answer(body, async |_: Pools| Ok(status::pools(&snapshot()))).await,
+            Pools::PATH => {
+                answer(body, async |_: Pools| {
+                    Ok(claims::table(&coordinator.context).await)
+                })
+                .await
+            }
             WhoAreYou::PATH => {
                 answer(body, async |_: WhoAreYou| Ok(status::identity(coordinator))).await
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_allocation::block::{Change, Member};
+use drover_control_api::coordinator::PoolTable;
 use drover_control_api::record::{BlockRecord, NetworkRecord, PoolRecord};
 use drover_daemon::PoolSettings;
 use drover_model::{Block, Pool};
@@ -67,6 +68,14 @@ impl Registrar {
             blocks.insert(record.block, (record, entry.revision));
         }
         Ok(blocks)
+    }
+
+    /// The pools and blocks of the cluster.
+    pub(super) async fn table(&self) -> Result<PoolTable> {
+        Ok(PoolTable {
+            pools: self.list("pools/").await?,
+            blocks: self.list("blocks/").await?,
+        })
     }
 
     /// Every record under a prefix.

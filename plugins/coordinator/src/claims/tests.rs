@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use drover_allocation::block::Member;
 use drover_control_api::FailureKind;
-use drover_control_api::coordinator::{ClaimPool, ReserveAddress};
+use drover_control_api::coordinator::{ClaimPool, PoolTable, ReserveAddress};
 use drover_control_api::record::{
     AliveRecord, CopyRecord, HostRecord, NetworkRecord, NetworkState, PoolRecord, Subnet,
 };
@@ -446,6 +446,23 @@ async fn every_host_gets_blocks_of_its_own() {
     }
     let again = cluster.registrar("a").claim_block(pool).await.unwrap();
     assert_eq!(again.block.block, some);
+}
+
+/// Nobody waits for a copy of the store to follow: `drover-ipam` takes what is missing here for given back.
+#[tokio::test]
+async fn what_was_claimed_is_in_the_table_at_once() {
+    let cluster = Cluster::new(&[("a", &[])]).await;
+    let host = cluster.registrar("a");
+    for _ in 0..20 {
+        let pool = host.claim_pool(&automatic()).await.unwrap().pool;
+        let block = host.claim_block(pool).await.unwrap().block;
+        let table = host.table().await.unwrap();
+        assert!(table.pools.iter().any(|record| record.pool == pool));
+        assert!(table.blocks.contains(&block));
+        host.release_block(pool, block.block).await.unwrap();
+        host.release_pool(pool).await.unwrap();
+        assert_eq!(host.table().await.unwrap(), PoolTable::default());
+    }
 }
 
 #[tokio::test]
