@@ -17,13 +17,28 @@ use crate::DriverError;
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A call that is about to be made.
-pub(crate) struct Call<D> {
+pub struct Call<D> {
     pub(crate) driver: Arc<D>,
     /// `NetworkDriver.Join`: names it in errors and logs.
     pub(crate) method: &'static str,
     pub(crate) body: Bytes,
     pub(crate) limit: Duration,
 }
+
+/// `answer!(call => method)`: has the driver's `method` answer the request; `answer!(call -> method)`: where there is none.
+macro_rules! answer {
+    ($call:ident => $method:ident) => {
+        $call
+            .with_request(|driver, request| async move { driver.$method(request).await })
+            .await
+    };
+    ($call:ident -> $method:ident) => {
+        $call
+            .without_request(|driver| async move { driver.$method().await })
+            .await
+    };
+}
+pub(crate) use answer;
 
 impl<D: Send + Sync + 'static> Call<D> {
     /// Makes a call that has a request.

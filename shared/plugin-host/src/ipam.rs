@@ -1,10 +1,8 @@
 //! An IPAM plugin: the trait of its driver, and the service in front of it.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 
-use drover_http::{Request, Response, Service};
+use drover_http::Response;
 use drover_plugin_protocol::Empty;
 use drover_plugin_protocol::ipam::{
     AddressAnswer, AddressSpaces, Capabilities, INTERFACE, Method, PoolAnswer, ReleaseAddress,
@@ -12,8 +10,8 @@ use drover_plugin_protocol::ipam::{
 };
 
 use crate::DriverError;
-use crate::call::{self, Call};
-use crate::socket::{self, Destination};
+use crate::call::{Call, answer};
+use crate::service::{Interface, PluginService};
 
 /// What an IPAM plugin does. Calls come in parallel; a release is never repeated and its failure is
 /// shown to nobody, so it succeeds for what is unknown, and an engine that crashed sends none.
@@ -54,84 +52,33 @@ pub trait IpamDriver: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Empty, DriverError>> + Send;
 }
 
-/// The service of an IPAM plugin. `X` answers the plugin's own methods.
+/// The interface of an IPAM plugin.
 #[derive(Debug)]
-pub struct IpamService<D, X> {
-    driver: Arc<D>,
-    own_methods: X,
-    limit: Duration,
-}
+pub struct Ipam;
 
-impl<D: IpamDriver, X: Service> IpamService<D, X> {
-    /// Puts a driver, and the plugin's own methods, behind a socket.
-    #[must_use]
-    pub fn new(driver: Arc<D>, own_methods: X) -> Self {
-        Self {
-            driver,
-            own_methods,
-            limit: call::LIMIT,
-        }
+/// The service of an IPAM plugin. `X` answers the plugin's own methods.
+pub type IpamService<D, X> = PluginService<Ipam, D, X>;
+
+impl<D: IpamDriver> Interface<D> for Ipam {
+    const NAME: &'static str = INTERFACE;
+    type Method = Method;
+
+    fn method(path: &str) -> Option<(Method, &'static str)> {
+        Method::from_path(path).map(|method| (method, method.name()))
     }
 
-    /// Sets how long a call may take; ten seconds otherwise.
-    #[must_use]
-    pub fn with_limit(self, limit: Duration) -> Self {
-        Self { limit, ..self }
+    fn activated(driver: &D) {
+        driver.activated();
     }
 
-    async fn dispatch(&self, request: Request) -> Response {
-        let Some(method) = Method::from_path(&request.path) else {
-            return socket::unknown(INTERFACE, &request.path);
-        };
-        let (driver, body, limit) = (self.driver.clone(), request.body, self.limit);
-        let call = Call {
-            driver,
-            method: method.name(),
-            body,
-            limit,
-        };
+    async fn run(method: Method, call: Call<D>) -> Response {
         match method {
-            Method::GetCapabilities => {
-                call.without_request(|driver| async move { driver.get_capabilities().await })
-                    .await
-            }
-            Method::GetDefaultAddressSpaces => {
-                let run = |driver: Arc<D>| async move { driver.get_default_address_spaces().await };
-                call.without_request(run).await
-            }
-            Method::RequestPool => {
-                call.with_request(|driver, it| async move { driver.request_pool(it).await })
-                    .await
-            }
-            Method::ReleasePool => {
-                call.with_request(|driver, it| async move { driver.release_pool(it).await })
-                    .await
-            }
-            Method::RequestAddress => {
-                call.with_request(|driver, it| async move { driver.request_address(it).await })
-                    .await
-            }
-            Method::ReleaseAddress => {
-                call.with_request(|driver, it| async move { driver.release_address(it).await })
-                    .await
-            }
+            Method::GetCapabilities => answer!(call -> get_capabilities),
+            Method::GetDefaultAddressSpaces => answer!(call -> get_default_address_spaces),
+            Method::RequestPool => answer!(call => request_pool),
+            Method::ReleasePool => answer!(call => release_pool),
+            Method::RequestAddress => answer!(call => request_address),
+            Method::ReleaseAddress => answer!(call => release_address),
         }
-    }
-}
-
-impl<D: IpamDriver, X: Service> Service for IpamService<D, X> {
-    async fn call(&self, request: Request) -> Response {
-        match Destination::of(&request.path) {
-            Destination::Handshake => {
-                self.driver.activated();
-                call::activation(INTERFACE)
-            }
-            Destination::Own => self.own_methods.call(request).await,
-            Destination::Driver => self.dispatch(request).await,
-        }
-    }
-
-    fn refuse(&self, status: u16, reason: &str) -> Response {
-        call::failure(status, reason)
     }
 }

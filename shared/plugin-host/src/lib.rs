@@ -1,7 +1,7 @@
 //! Serves Docker plugin protocols on a unix socket.
 //!
 //! A driver implements [`NetworkDriver`], [`IpamDriver`] or [`VolumeDriver`]; [`NetworkService`], [`IpamService`] or
-//! [`VolumeService`] is the [`drover_http::Service`] that puts it behind a socket:
+//! [`VolumeService`], a [`PluginService`] each, puts it behind a socket:
 //!
 //! - `Plugin.Activate` is answered at once, whatever the driver is doing;
 //! - a request that is not what its method takes, an empty one above all, is an error and never a
@@ -15,11 +15,11 @@ mod call;
 mod error;
 mod ipam;
 mod network;
-mod socket;
+mod service;
 mod volume;
 
 pub use error::DriverError;
 pub use ipam::{IpamDriver, IpamService};
 pub use network::{NetworkDriver, NetworkService};
-pub use socket::NoMethods;
+pub use service::{NoMethods, PluginService};
 pub use volume::{VolumeDriver, VolumeService};

@@ -1,10 +1,8 @@
 //! A network plugin: the trait of its driver, and the service in front of it.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 
-use drover_http::{Request, Response, Service};
+use drover_http::Response;
 use drover_plugin_protocol::Empty;
 use drover_plugin_protocol::network::{
     Capabilities, CreateEndpoint, CreateEndpointAnswer, CreateNetwork, DeleteNetwork,
@@ -13,8 +11,8 @@ use drover_plugin_protocol::network::{
 };
 
 use crate::DriverError;
-use crate::call::{self, Call};
-use crate::socket::{self, Destination};
+use crate::call::{Call, answer};
+use crate::service::{Interface, PluginService};
 
 /// What a network plugin does. Calls come in parallel, more than once, and for what is not there any more:
 /// every teardown succeeds for something unknown, and is complete on its own.
@@ -85,115 +83,38 @@ pub trait NetworkDriver: Send + Sync + 'static {
     ) -> impl Future<Output = Result<EndpointInformation, DriverError>> + Send;
 }
 
-/// The service of a network plugin. `X` answers the plugin's own methods.
+/// The interface of a network plugin.
 #[derive(Debug)]
-pub struct NetworkService<D, X> {
-    driver: Arc<D>,
-    own_methods: X,
-    limit: Duration,
-}
+pub struct Network;
 
-impl<D: NetworkDriver, X: Service> NetworkService<D, X> {
-    /// Puts a driver, and the plugin's own methods, behind a socket.
-    #[must_use]
-    pub fn new(driver: Arc<D>, own_methods: X) -> Self {
-        Self {
-            driver,
-            own_methods,
-            limit: call::LIMIT,
-        }
+/// The service of a network plugin. `X` answers the plugin's own methods.
+pub type NetworkService<D, X> = PluginService<Network, D, X>;
+
+impl<D: NetworkDriver> Interface<D> for Network {
+    const NAME: &'static str = INTERFACE;
+    type Method = Method;
+
+    fn method(path: &str) -> Option<(Method, &'static str)> {
+        Method::from_path(path).map(|method| (method, method.name()))
     }
 
-    /// Sets how long a call may take; ten seconds otherwise.
-    #[must_use]
-    pub fn with_limit(self, limit: Duration) -> Self {
-        Self { limit, ..self }
+    fn activated(driver: &D) {
+        driver.activated();
     }
 
-    async fn dispatch(&self, request: Request) -> Response {
-        let Some(method) = Method::from_path(&request.path) else {
-            return socket::unknown(INTERFACE, &request.path);
-        };
-        let (driver, body, limit) = (self.driver.clone(), request.body, self.limit);
-        let call = Call {
-            driver,
-            method: method.name(),
-            body,
-            limit,
-        };
+    async fn run(method: Method, call: Call<D>) -> Response {
         match method {
-            Method::GetCapabilities => {
-                call.without_request(|driver| async move { driver.get_capabilities().await })
-                    .await
-            }
-            Method::GwAllocCheck => {
-                call.with_request(|driver, it| async move { driver.gw_alloc_check(it).await })
-                    .await
-            }
-            Method::CreateNetwork => {
-                call.with_request(|driver, it| async move { driver.create_network(it).await })
-                    .await
-            }
-            Method::DeleteNetwork => {
-                call.with_request(|driver, it| async move { driver.delete_network(it).await })
-                    .await
-            }
-            endpoint => Self::dispatch_endpoint(endpoint, call).await,
+            Method::GetCapabilities => answer!(call -> get_capabilities),
+            Method::GwAllocCheck => answer!(call => gw_alloc_check),
+            Method::CreateNetwork => answer!(call => create_network),
+            Method::DeleteNetwork => answer!(call => delete_network),
+            Method::CreateEndpoint => answer!(call => create_endpoint),
+            Method::DeleteEndpoint => answer!(call => delete_endpoint),
+            Method::Join => answer!(call => join),
+            Method::Leave => answer!(call => leave),
+            Method::ProgramExternalConnectivity => answer!(call => program_external_connectivity),
+            Method::RevokeExternalConnectivity => answer!(call => revoke_external_connectivity),
+            Method::EndpointOperInfo => answer!(call => endpoint_oper_info),
         }
-    }
-
-    async fn dispatch_endpoint(method: Method, call: Call<D>) -> Response {
-        match method {
-            Method::CreateEndpoint => {
-                call.with_request(|driver, it| async move { driver.create_endpoint(it).await })
-                    .await
-            }
-            Method::DeleteEndpoint => {
-                call.with_request(|driver, it| async move { driver.delete_endpoint(it).await })
-                    .await
-            }
-            Method::Join => {
-                call.with_request(|driver, it| async move { driver.join(it).await })
-                    .await
-            }
-            Method::Leave => {
-                call.with_request(|driver, it| async move { driver.leave(it).await })
-                    .await
-            }
-            Method::ProgramExternalConnectivity => {
-                let run = |driver: Arc<D>, it| async move {
-                    driver.program_external_connectivity(it).await
-                };
-                call.with_request(run).await
-            }
-            Method::RevokeExternalConnectivity => {
-                let run = |driver: Arc<D>, it| async move {
-                    driver.revoke_external_connectivity(it).await
-                };
-                call.with_request(run).await
-            }
-            Method::EndpointOperInfo => {
-                call.with_request(|driver, it| async move { driver.endpoint_oper_info(it).await })
-                    .await
-            }
-            network => socket::unknown(INTERFACE, network.path()),
-        }
-    }
-}
-
-impl<D: NetworkDriver, X: Service> Service for NetworkService<D, X> {
-    async fn call(&self, request: Request) -> Response {
-        match Destination::of(&request.path) {
-            Destination::Handshake => {
-                self.driver.activated();
-                call::activation(INTERFACE)
-            }
-            Destination::Own => self.own_methods.call(request).await,
-            Destination::Driver => self.dispatch(request).await,
-        }
-    }
-
-    fn refuse(&self, status: u16, reason: &str) -> Response {
-        call::failure(status, reason)
     }
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_http::{Request, Response, Service};
+use drover_http::Response;
 use drover_plugin_protocol::Empty;
 use drover_plugin_protocol::volume::{
     Capabilities, CapabilitiesAnswer, Create, GetAnswer, INTERFACE, ListAnswer, Method, Mount,
@@ -12,8 +12,8 @@ use drover_plugin_protocol::volume::{
 };
 
 use crate::DriverError;
-use crate::call::{self, Call};
-use crate::socket::{self, Destination};
+use crate::call::{Call, answer};
+use crate::service::{Interface, PluginService};
 
 /// How long a call that reads may take.
 const READING: Duration = Duration::from_secs(10);
@@ -59,81 +59,47 @@ pub trait VolumeDriver: Send + Sync + 'static {
     fn overdue(&self, request: Mount) -> impl Future<Output = ()> + Send;
 }
 
-/// The service of a volume plugin. `X` answers the plugin's own methods.
+/// The interface of a volume plugin.
 #[derive(Debug)]
-pub struct VolumeService<D, X> {
-    driver: Arc<D>,
-    own_methods: X,
-    mounting: Duration,
-}
+pub struct Volume;
 
-impl<D: VolumeDriver, X: Service> VolumeService<D, X> {
-    /// Puts a driver, and the plugin's own methods, behind a socket.
-    #[must_use]
-    pub fn new(driver: Arc<D>, own_methods: X) -> Self {
-        Self {
-            driver,
-            own_methods,
-            mounting: CHANGING,
-        }
+/// The service of a volume plugin. `X` answers the plugin's own methods.
+pub type VolumeService<D, X> = PluginService<Volume, D, X>;
+
+impl<D: VolumeDriver> Interface<D> for Volume {
+    const NAME: &'static str = INTERFACE;
+    type Method = Method;
+
+    fn method(path: &str) -> Option<(Method, &'static str)> {
+        Method::from_path(path).map(|method| (method, method.name()))
     }
 
-    /// Sets how long a mount may take; 110 seconds otherwise.
-    #[must_use]
-    pub fn with_mount_limit(self, mounting: Duration) -> Self {
-        Self { mounting, ..self }
-    }
-
-    const fn limit(&self, method: Method) -> Duration {
+    fn limit(method: Method) -> Duration {
         match method {
-            Method::Create => CHANGING,
-            Method::Mount => self.mounting,
+            Method::Create | Method::Mount => CHANGING,
             Method::Remove => REMOVING,
             _ => READING,
         }
     }
 
-    async fn dispatch(&self, request: Request) -> Response {
-        let Some(method) = Method::from_path(&request.path) else {
-            return socket::unknown(INTERFACE, &request.path);
-        };
-        let call = Call {
-            driver: self.driver.clone(),
-            method: method.name(),
-            body: request.body,
-            limit: self.limit(method),
-        };
+    fn activated(driver: &D) {
+        driver.activated();
+    }
+
+    async fn run(method: Method, call: Call<D>) -> Response {
         match method {
             Method::Capabilities => call.without_request(capabilities).await,
-            Method::Create => {
-                call.with_request(|driver, it| async move { driver.create(it).await })
-                    .await
-            }
-            Method::Get => {
-                call.with_request(|driver, it| async move { driver.get(it).await })
-                    .await
-            }
-            Method::List => {
-                call.without_request(|driver| async move { driver.list().await })
-                    .await
-            }
+            Method::Create => answer!(call => create),
+            Method::Get => answer!(call => get),
+            Method::List => answer!(call -> list),
             Method::Mount => {
                 let limit = call.limit;
                 call.with_request(move |driver, it| mount(driver, it, limit))
                     .await
             }
-            Method::Unmount => {
-                call.with_request(|driver, it| async move { driver.unmount(it).await })
-                    .await
-            }
-            Method::Path => {
-                call.with_request(|driver, it| async move { driver.path(it).await })
-                    .await
-            }
-            Method::Remove => {
-                call.with_request(|driver, it| async move { driver.remove(it).await })
-                    .await
-            }
+            Method::Unmount => answer!(call => unmount),
+            Method::Path => answer!(call => path),
+            Method::Remove => answer!(call => remove),
         }
     }
 }
@@ -158,21 +124,4 @@ async fn mount<D: VolumeDriver>(
         driver.overdue(request).await;
     }
     outcome
-}
-
-impl<D: VolumeDriver, X: Service> Service for VolumeService<D, X> {
-    async fn call(&self, request: Request) -> Response {
-        match Destination::of(&request.path) {
-            Destination::Handshake => {
-                self.driver.activated();
-                call::activation(INTERFACE)
-            }
-            Destination::Own => self.own_methods.call(request).await,
-            Destination::Driver => self.dispatch(request).await,
-        }
-    }
-
-    fn refuse(&self, status: u16, reason: &str) -> Response {
-        call::failure(status, reason)
-    }
 }
