@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
 use drover_testkit::{EngineVersion, FakeEngine, Fault};
 use integration_tests::cache;
 
@@ -23,14 +23,7 @@ pub(crate) fn skip() -> bool {
         Capability::Vxlan,
         Capability::Forwarding,
     ];
-    match judge(&needs) {
-        Verdict::Run => false,
-        Verdict::Skip(missing) => {
-            println!("skipped: this machine has no {missing:?}");
-            true
-        }
-        Verdict::Fail(missing) => panic!("this machine has no {missing:?}"),
-    }
+    !can_test(&needs)
 }
 
 /// Drover on a machine of its own. All of it ends, and all files go, when it is dropped.

@@ -11,8 +11,9 @@ use std::path::Path;
 use drover_control_api::fabric::FabricEvent;
 use drover_control_api::record::{AddressClaim, BlockRecord, ClaimState, HostRecord};
 use drover_model::{Block, HostIndex, HostName, Mtu, Pool};
-use drover_testkit::capability::{Capability, Verdict, judge};
-use host::{Host, run, succeeds, wait_for};
+use drover_testkit::capability::{Capability, can_test};
+use drover_testkit::shell::{run, succeeds, wait_for};
+use host::Host;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
@@ -27,13 +28,8 @@ fn endpoint(number: u8) -> String {
 /// Puts the test's thread into namespaces of its own, with a bridge for the hosts to be on. Says
 /// whether it may.
 fn lab() -> bool {
-    match judge(&[Capability::Namespaces]) {
-        Verdict::Run => {}
-        Verdict::Skip(_) => {
-            eprintln!("skipped: network namespaces cannot be made here");
-            return false;
-        }
-        verdict => panic!("{verdict:?}"),
+    if !can_test(&[Capability::Namespaces]) {
+        return false;
     }
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
     let none = None::<&str>;

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use drover_engine::{ApiVersion, CreateNetwork, Engine, EventFilter, Ipam, IpamConfig, Network};
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
 
 /// An engine whose processes all end with it.
 struct RealEngine {
@@ -100,13 +100,8 @@ fn assert_same(created: &Network, asked: &CreateNetwork) {
 
 #[tokio::test]
 async fn networks_are_created_found_reported_and_removed() {
-    match judge(&[Capability::Namespaces, Capability::Dockerd]) {
-        Verdict::Run => {}
-        Verdict::Skip(missing) => {
-            println!("skipped, as this machine lacks {missing:?}");
-            return;
-        }
-        Verdict::Fail(missing) => panic!("this machine lacks {missing:?}, which is required"),
+    if !can_test(&[Capability::Namespaces, Capability::Dockerd]) {
+        return;
     }
     let real = RealEngine::start();
     let engine = real.ready().await;

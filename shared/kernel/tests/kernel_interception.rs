@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use drover_kernel::{Hold, Interception, MARK, Namespace, Ports};
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -34,13 +34,8 @@ fn shell(script: &str) -> String {
 
 /// Puts the test's thread into a namespace with Docker's rules; `None` where there can be none.
 fn sandbox() -> Option<Namespace> {
-    match judge(&[Capability::Namespaces, Capability::Nftables]) {
-        Verdict::Run => {}
-        Verdict::Skip(missing) => {
-            eprintln!("skipped: needs {missing:?}");
-            return None;
-        }
-        Verdict::Fail(missing) => panic!("needs {missing:?}"),
+    if !can_test(&[Capability::Namespaces, Capability::Nftables]) {
+        return None;
     }
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     shell(DOCKER);

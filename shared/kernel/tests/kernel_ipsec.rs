@@ -11,15 +11,15 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use drover_ipsec::{Direction, Epoch, Lane};
 use drover_kernel::{Kernel, Target};
 use drover_overlay::{Step, Way, lower, name, plan};
-use drover_testkit::capability::{Capability, Verdict, judge};
-use host::{FIRST, Hosts, LANES, SECOND, Underlay, epoch, prints, run, succeeds, within};
+use drover_testkit::capability::{Capability, can_test};
+use drover_testkit::shell::{run, succeeds};
+use host::{FIRST, Hosts, LANES, SECOND, Underlay, epoch, within};
 use wire::MARKER;
 
 /// How long a condition may take to come about. The machine may be an emulated one.
@@ -33,28 +33,13 @@ fn with_hosts<F>(underlay: Underlay, test: F)
 where
     F: AsyncFnOnce(&mut Hosts) + Send + 'static,
 {
-    match judge(&[
+    if !can_test(&[
         Capability::Namespaces,
         Capability::Nftables,
         Capability::Esp,
+        Capability::Tun,
     ]) {
-        Verdict::Run if Path::new("/dev/net/tun").exists() => {}
-        Verdict::Run => {
-            let required = std::env::var("DROVER_REQUIRE").unwrap_or_default();
-            let mut required = required.split([',', ' ']);
-            assert!(
-                !required.any(|it| it == "esp" || it == "all"),
-                "there is no /dev/net/tun (module tun)"
-            );
-            eprintln!("skipped: this machine lacks /dev/net/tun");
-            return;
-        }
-        Verdict::Skip(missing) => {
-            let reasons: Vec<_> = missing.iter().map(|it| it.absence()).collect();
-            eprintln!("skipped: this machine lacks {missing:?}: {reasons:?}");
-            return;
-        }
-        Verdict::Fail(missing) => panic!("required, and not there: {missing:?}"),
+        return;
     }
     let tested = std::thread::spawn(move || {
         let folder = tempfile::tempdir().unwrap();
@@ -171,8 +156,8 @@ async fn reach_each_other(hosts: &mut Hosts) {
     for host in [&hosts.one, &hosts.two] {
         host.kernel.encryption().await.unwrap();
         // What was tried is gone.
-        assert_eq!(host.prints("ip xfrm state"), "");
-        assert!(!host.prints("ip link").contains("dvr-try"));
+        assert_eq!(host.run("ip xfrm state"), "");
+        assert!(!host.run("ip link").contains("dvr-try"));
     }
     // Received, and not sent yet: nothing leaves, encrypted or not.
     hosts.set_epochs(&[FIRST], None, None);
@@ -377,7 +362,7 @@ fn what_is_not_ours_stays_and_what_is_ours_goes() {
         for line in THEIRS {
             run(line);
         }
-        let theirs = || [prints("ip xfrm state"), prints("ip xfrm policy")];
+        let theirs = || [run("ip xfrm state"), run("ip xfrm policy")];
         let before = theirs();
         // One of ours that a crash has kept from being moved is made anew; what only has its name stays.
         run("ip link add dip2 type xfrm if_id 0x64720002");
@@ -395,7 +380,7 @@ fn what_is_not_ours_stays_and_what_is_ours_goes() {
         assert_ne!(theirs(), before);
         hosts.one.kernel.tear_down().await.unwrap();
         assert_eq!(theirs(), before);
-        let links = prints("ip link");
+        let links = run("ip link");
         assert!(links.contains("dip3") && links.contains("dip4"), "{links}");
         assert!(!links.contains("dip2"), "{links}");
     });

@@ -3,7 +3,6 @@
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use drover_kernel::Kernel;
 use drover_model::{
@@ -13,33 +12,9 @@ use drover_overlay::{
     BlockHolder, Desired, Endpoint, Network, NetworkPool, Peer, RemoteBlock, State, ThisHost,
     lower, plan,
 };
+use drover_testkit::capability::{Capability, can_test};
+use drover_testkit::shell::{run, succeeds};
 use nix::sched::{CloneFlags, unshare};
-
-/// Runs a command line and says whether it succeeded.
-fn succeeds(line: &str) -> bool {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    if !output.status.success() {
-        eprintln!("{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status.success()
-}
-
-fn run(line: &str) {
-    assert!(succeeds(line), "{line}");
-}
-
-/// Whether this process may make namespaces; where it may not, there is nothing to test.
-fn allowed() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: needs root");
-    }
-    root
-}
 
 /// Puts the test's thread into namespaces of its own, with an `eth0` that leads to a second
 /// namespace, mounted in `folder`.
@@ -289,7 +264,7 @@ fn check_spoofing() {
 
 /// Both hosts: the first is the test's own namespace, the second is entered on a thread.
 fn two_hosts(encapsulation: Encapsulation) {
-    if !allowed() {
+    if !can_test(&[Capability::Namespaces, Capability::Vxlan]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -365,11 +340,7 @@ fn two_hosts(encapsulation: Encapsulation) {
     });
     assert!(!folder.path().join("one").exists());
     assert!(!succeeds("ip link show dvr-root"));
-    let left = Command::new("nft")
-        .args(["list", "ruleset"])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    assert_eq!(run("nft list ruleset"), "");
     nix::mount::umount2(&folder.path().join("two"), nix::mount::MntFlags::MNT_DETACH).unwrap();
 }
 
@@ -385,7 +356,7 @@ fn two_hosts_reach_each_other_by_vxlan() {
 
 #[test]
 fn what_is_not_ours_is_left_alone() {
-    if !allowed() {
+    if !can_test(&[Capability::Namespaces, Capability::Vxlan]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -417,7 +388,7 @@ fn what_is_not_ours_is_left_alone() {
 
 #[test]
 fn a_thousand_hosts_are_planned_and_programmed_in_one_go() {
-    if !allowed() {
+    if !can_test(&[Capability::Namespaces, Capability::Vxlan]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -9,10 +9,11 @@ mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, UdpSocket};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use drover_kernel::{Kernel, Receiver};
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
+use drover_testkit::shell::{run, succeeds};
 use nix::sched::{CloneFlags, unshare};
 use packet::{ETHERNET, frame, received, sum, udp};
 use proptest::prelude::*;
@@ -22,52 +23,6 @@ use wire::Wire;
 const PORT: u16 = 4600;
 const V4: (&str, &str) = ("192.0.2.2", "192.0.2.1");
 const V6: (&str, &str) = ("2001:db8::2", "2001:db8::1");
-
-fn output(line: &str) -> Output {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).output().unwrap()
-}
-
-fn succeeds(line: &str) -> bool {
-    let output = output(line);
-    if !output.status.success() {
-        eprintln!("{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status.success()
-}
-
-fn run(line: &str) {
-    assert!(succeeds(line), "{line}");
-}
-
-fn prints(line: &str) -> String {
-    let output = output(line);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Whether the machine can run a test, which needs these, and devices of which the test holds one end.
-fn can(needs: &[Capability]) -> bool {
-    match judge(needs) {
-        Verdict::Run => {}
-        Verdict::Skip(missing) => {
-            let reasons: Vec<_> = missing.iter().map(|it| it.absence()).collect();
-            eprintln!("skipped: this machine lacks {missing:?}: {reasons:?}");
-            return false;
-        }
-        Verdict::Fail(missing) => panic!("required, and not there: {missing:?}"),
-    }
-    if !std::path::Path::new("/dev/net/tun").exists() {
-        let required = std::env::var("DROVER_REQUIRE").unwrap_or_default();
-        let required = required.split([',', ' ']).any(|it| it == "all");
-        assert!(!required, "required, and not there: /dev/net/tun");
-        eprintln!("skipped: this machine lacks /dev/net/tun");
-        return false;
-    }
-    true
-}
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -135,7 +90,11 @@ fn esp(length: usize) -> Vec<u8> {
 
 #[test]
 fn esp_in_udp_becomes_bare_esp() {
-    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+    if !can_test(&[
+        Capability::Namespaces,
+        Capability::Forwarding,
+        Capability::Tun,
+    ]) {
         return;
     }
     isolate();
@@ -169,7 +128,11 @@ fn esp_in_udp_becomes_bare_esp() {
 
 #[test]
 fn where_a_packet_came_from_is_noted_and_one_to_a_further_address_is_turned() {
-    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+    if !can_test(&[
+        Capability::Namespaces,
+        Capability::Forwarding,
+        Capability::Tun,
+    ]) {
         return;
     }
     isolate();
@@ -266,7 +229,11 @@ fn others(from: IpAddr, to: IpAddr) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn everything_else_is_left_alone() {
-    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+    if !can_test(&[
+        Capability::Namespaces,
+        Capability::Forwarding,
+        Capability::Tun,
+    ]) {
         return;
     }
     isolate();
@@ -287,7 +254,11 @@ fn everything_else_is_left_alone() {
 
 #[test]
 fn a_receiver_is_replaced_and_removed_without_touching_others() {
-    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+    if !can_test(&[
+        Capability::Namespaces,
+        Capability::Forwarding,
+        Capability::Tun,
+    ]) {
         return;
     }
     isolate();
@@ -306,7 +277,7 @@ fn a_receiver_is_replaced_and_removed_without_touching_others() {
         let mut other = Command::new("tc");
         other.args("filter add dev eth0 ingress prio 2 bpf da bytecode".split(' '));
         assert!(other.arg("1,6 0 0 0").status().unwrap().success());
-        let others = prints("tc filter show dev eth0 ingress");
+        let others = run("tc filter show dev eth0 ingress");
         assert!(kernel.set_receiver(&wanted).await.unwrap());
         let seen = kernel.receiver("eth0").await.unwrap().unwrap();
         assert!(seen.is(&wanted) && seen.priority() == 2, "{seen:?}");
@@ -316,14 +287,14 @@ fn a_receiver_is_replaced_and_removed_without_touching_others() {
         };
         assert!(!seen.is(&moved));
         assert!(kernel.set_receiver(&moved).await.unwrap());
-        let listing = prints("tc filter show dev eth0 ingress");
+        let listing = run("tc filter show dev eth0 ingress");
         assert_eq!(listing.matches("drover_esp_").count(), 1, "{listing}");
         let seen = kernel.receiver("eth0").await.unwrap().unwrap();
         assert!(seen.is(&moved) && seen.priority() == 2, "{seen:?}");
         assert_eq!(kernel.receivers().await.unwrap(), [seen]);
         assert!(kernel.remove_receiver("eth0").await.unwrap());
         assert_eq!(kernel.receiver("eth0").await.unwrap(), None);
-        assert_eq!(prints("tc filter show dev eth0 ingress"), others);
+        assert_eq!(run("tc filter show dev eth0 ingress"), others);
         assert!(kernel.set_receiver(&wanted).await.unwrap());
         assert!(kernel.set_receiver(&receiver("far", V6.1)).await.unwrap());
         assert_eq!(kernel.receivers().await.unwrap().len(), 2);
@@ -336,7 +307,7 @@ fn a_receiver_is_replaced_and_removed_without_touching_others() {
         kernel.tear_down().await.unwrap();
         assert_eq!(kernel.receivers().await.unwrap(), []);
     });
-    assert_eq!(prints("tc filter show dev eth0 ingress"), others);
+    assert_eq!(run("tc filter show dev eth0 ingress"), others);
 }
 
 fn frames(family: (&str, &str)) -> impl Strategy<Value = Vec<u8>> {
@@ -375,7 +346,11 @@ fn expected(frame: &[u8], to: IpAddr) -> Option<Vec<u8>> {
 
 #[test]
 fn whatever_comes_is_either_unchanged_or_what_it_should_be() {
-    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+    if !can_test(&[
+        Capability::Namespaces,
+        Capability::Forwarding,
+        Capability::Tun,
+    ]) {
         return;
     }
     isolate();
@@ -429,7 +404,11 @@ fn on_second_host<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn what_a_socket_sends_as_one_is_left_alone() {
-    if !can(&[Capability::Namespaces, Capability::Forwarding]) {
+    if !can_test(&[
+        Capability::Namespaces,
+        Capability::Forwarding,
+        Capability::Tun,
+    ]) {
         return;
     }
     isolate();
@@ -492,10 +471,11 @@ fn encrypt(interface: &str, id: u8, ends: (&str, &str)) {
 
 #[test]
 fn two_hosts_that_send_esp_in_udp_hear_each_other_without_a_socket() {
-    if !can(&[
+    if !can_test(&[
         Capability::Namespaces,
         Capability::Nftables,
         Capability::Esp,
+        Capability::Tun,
     ]) {
         return;
     }
@@ -519,7 +499,7 @@ fn two_hosts_that_send_esp_in_udp_hear_each_other_without_a_socket() {
         assert!(!succeeds(&ping), "after its removal");
         with_kernel(async |kernel| assert!(kernel.remove_receiver("eth0").await.unwrap()));
     }
-    let seen = prints("nft list table inet seen");
+    let seen = run("nft list table inet seen");
     let count = |rule: &str| {
         let line = seen.lines().find(|line| line.contains(rule)).unwrap();
         let packets = line

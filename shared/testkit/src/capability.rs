@@ -52,11 +52,13 @@ pub enum Capability {
     Qemu,
     /// Loop devices, and btrfs with the program that makes one.
     Btrfs,
+    /// Devices of which the test holds one end.
+    Tun,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespaces,
         Self::Vxlan,
         Self::Nftables,
@@ -68,6 +70,7 @@ impl Capability {
         Self::Dockerd,
         Self::Qemu,
         Self::Btrfs,
+        Self::Tun,
     ];
 
     /// Its name in `DROVER_REQUIRE`.
@@ -85,6 +88,7 @@ impl Capability {
             Self::Dockerd => "dockerd",
             Self::Qemu => "qemu",
             Self::Btrfs => "btrfs",
+            Self::Tun => "tun",
         }
     }
 
@@ -118,6 +122,7 @@ impl Capability {
             Self::Dockerd => without_program("dockerd"),
             Self::Qemu => without_program("qemu-system-x86_64"),
             Self::Btrfs => without_program("mkfs.btrfs").or_else(|| in_namespace(BTRFS)),
+            Self::Tun => in_namespace("ip tuntap add drover-t mode tap"),
         }
     }
 }
@@ -130,7 +135,7 @@ impl fmt::Display for Capability {
 
 /// What a test is to do about what it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+enum Verdict {
     /// Everything is there.
     Run,
     /// Something is not there: skip, saying what.
@@ -139,9 +144,33 @@ pub enum Verdict {
     Fail(Vec<Capability>),
 }
 
-/// Whether a test that needs these can run.
+/// Whether a test that needs these can run. Where it cannot, the reason is printed.
+///
+/// # Panics
+/// When one of them is not there that `DROVER_REQUIRE` names.
 #[must_use]
-pub fn judge(needs: &[Capability]) -> Verdict {
+#[expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test is skipped with its reason, or fails"
+)]
+pub fn can_test(needs: &[Capability]) -> bool {
+    match judge(needs) {
+        Verdict::Run => true,
+        Verdict::Skip(missing) => {
+            eprintln!("skipped: this machine lacks {}", reasons(&missing));
+            false
+        }
+        Verdict::Fail(missing) => panic!("this machine lacks {}", reasons(&missing)),
+    }
+}
+
+fn reasons(missing: &[Capability]) -> String {
+    let reason = |it: &Capability| format!("{it} ({})", it.absence().unwrap_or_default());
+    missing.iter().map(reason).collect::<Vec<_>>().join(", ")
+}
+
+fn judge(needs: &[Capability]) -> Verdict {
     let required = std::env::var(REQUIRED).unwrap_or_default();
     let missing = needs
         .iter()

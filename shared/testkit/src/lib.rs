@@ -4,7 +4,7 @@
 //!   same headers, the same order of calls, the same retry that forgets the body.
 //! - [`Recording`]s are what was recorded; [`replay`] plays a recorded user action against plugins.
 //! - [`contract`] is what every pair of a network and an IPAM plugin must do, trap by trap.
-//! - [`capability`] tells what the machine can be tested with.
+//! - [`capability`] tells what the machine can be tested with; [`shell`] runs command lines.
 //!
 //! Blocking throughout: a test calls it from a thread of its own, and parallel calls are threads.
 
@@ -14,6 +14,7 @@ mod engine;
 mod fault;
 mod recording;
 pub mod replay;
+pub mod shell;
 mod socket;
 
 pub use engine::{

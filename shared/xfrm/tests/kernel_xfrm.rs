@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use drover_ipsec::KeyMaterial;
 use drover_model::Family;
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
+use drover_testkit::shell::{run, succeeds};
 use drover_xfrm::{PolicyDirection, PolicyId, PolicySpec, SeenState, Shape, StateSpec, Xfrm};
 use nix::sched::{CloneFlags, setns, unshare};
 use zeroize::Zeroizing;
@@ -27,22 +28,6 @@ struct Hosts {
     b: Xfrm,
     a_address: IpAddr,
     b_address: IpAddr,
-}
-
-fn succeeds(line: &str) -> bool {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    if !output.status.success() {
-        eprintln!("{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status.success()
-}
-
-fn run(line: &str) {
-    assert!(succeeds(line), "{line}");
 }
 
 /// Whether host `a` hears host `b` through the tunnel, for a mark of its packets.
@@ -200,16 +185,8 @@ fn key(byte: u8) -> KeyMaterial {
 
 /// Runs a test on a thread of its own, where the machine can.
 fn with_hosts<F: AsyncFnOnce(Hosts) + Send + 'static>(addresses: [&'static str; 2], test: F) {
-    match judge(&[Capability::Namespaces, Capability::Esp]) {
-        Verdict::Run => {}
-        Verdict::Skip(missing) => {
-            eprintln!(
-                "skipped: this machine lacks {missing:?}: {:?}",
-                Capability::Esp.absence()
-            );
-            return;
-        }
-        Verdict::Fail(missing) => panic!("required, and not there: {missing:?}"),
+    if !can_test(&[Capability::Namespaces, Capability::Esp]) {
+        return;
     }
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()

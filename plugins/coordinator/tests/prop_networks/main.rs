@@ -107,155 +107,131 @@ proptest! {
     }
 }
 
-#[test]
-fn one_host_creates_and_every_host_has_it_until_it_is_removed_everywhere() {
+#[tokio::test]
+async fn one_host_creates_and_every_host_has_it_until_it_is_removed_everywhere() {
     let look = |host| Event::Look {
         host,
         age: 0,
         steps: 9,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        for event in [
-            Event::Create {
-                host: 0,
-                name: 0,
-                subnet: None,
-            },
-            look(0),
-            look(1),
-            look(2),
-        ] {
-            world.happen(&event).await;
-        }
-        assert!(
-            world
-                .hosts
-                .iter()
-                .all(|host| host.engine.named("net0").is_some())
-        );
-        // A container on host 1 keeps it; host 0 gets its copy back.
-        world.happen(&Event::Attach { host: 1, name: 0 }).await;
-        world.happen(&look(1)).await;
-        world.happen(&Event::Remove { host: 0, name: 0 }).await;
-        assert!(world.hosts[0].engine.named("net0").is_none());
-        world.happen(&look(0)).await;
-        world.happen(&look(0)).await;
-        assert!(world.hosts[0].engine.named("net0").is_some());
-        // The last container leaves, and nobody has attached since.
-        world.happen(&Event::Detach { host: 1, name: 0 }).await;
-        let plans = world.settle().await;
-        world.check(&plans);
-        assert!(
-            world
-                .hosts
-                .iter()
-                .all(|host| host.engine.named("net0").is_none())
-        );
-    });
+    let mut world = World::new().await;
+    for event in [
+        Event::Create {
+            host: 0,
+            name: 0,
+            subnet: None,
+        },
+        look(0),
+        look(1),
+        look(2),
+    ] {
+        world.happen(&event).await;
+    }
+    assert!(
+        world
+            .hosts
+            .iter()
+            .all(|host| host.engine.named("net0").is_some())
+    );
+    // A container on host 1 keeps it; host 0 gets its copy back.
+    world.happen(&Event::Attach { host: 1, name: 0 }).await;
+    world.happen(&look(1)).await;
+    world.happen(&Event::Remove { host: 0, name: 0 }).await;
+    assert!(world.hosts[0].engine.named("net0").is_none());
+    world.happen(&look(0)).await;
+    world.happen(&look(0)).await;
+    assert!(world.hosts[0].engine.named("net0").is_some());
+    // The last container leaves, and nobody has attached since.
+    world.happen(&Event::Detach { host: 1, name: 0 }).await;
+    let plans = world.settle().await;
+    world.check(&plans);
+    assert!(
+        world
+            .hosts
+            .iter()
+            .all(|host| host.engine.named("net0").is_none())
+    );
 }
 
-#[test]
-fn a_name_that_two_hosts_use_at_once_ends_as_one_network() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        world
-            .happen(&Event::Create {
-                host: 0,
-                name: 0,
-                subnet: None,
-            })
-            .await;
-        world
-            .happen(&Event::Create {
-                host: 1,
-                name: 0,
-                subnet: None,
-            })
-            .await;
-        let plans = world.settle().await;
-        world.check(&plans);
-        let pools: BTreeSet<_> = (0..HOSTS).map(|host| world.pools_in_engine(host)).collect();
-        assert_eq!(pools.len(), 1, "{pools:?}");
-        assert!(plans.iter().all(|plan| plan.conflicts.is_empty()));
-    });
+#[tokio::test]
+async fn a_name_that_two_hosts_use_at_once_ends_as_one_network() {
+    let mut world = World::new().await;
+    world
+        .happen(&Event::Create {
+            host: 0,
+            name: 0,
+            subnet: None,
+        })
+        .await;
+    world
+        .happen(&Event::Create {
+            host: 1,
+            name: 0,
+            subnet: None,
+        })
+        .await;
+    let plans = world.settle().await;
+    world.check(&plans);
+    let pools: BTreeSet<_> = (0..HOSTS).map(|host| world.pools_in_engine(host)).collect();
+    assert_eq!(pools.len(), 1, "{pools:?}");
+    assert!(plans.iter().all(|plan| plan.conflicts.is_empty()));
 }
 
 /// A host is about to make its copy when somebody creates a network of the name there, as `docker compose up` on two
 /// hosts at once does. The engine refuses the copy; nothing is to be remembered of it once that network is gone.
-#[test]
-fn a_copy_that_was_refused_is_made_once_the_reason_is_gone() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        let create = Event::Create {
-            host: 0,
-            name: 0,
-            subnet: None,
-        };
-        world.happen(&create).await;
-        world.look(0, 0, usize::MAX).await;
-        world
-            .happen(&Event::LookTooEarly { host: 1, name: 0 })
-            .await;
-        let plans = world.settle().await;
-        world.check(&plans);
-        let pools: BTreeSet<_> = (0..HOSTS).map(|host| world.pools_in_engine(host)).collect();
-        assert_eq!(pools.len(), 1, "{pools:?}");
-        assert!(plans.iter().all(|plan| plan.conflicts.is_empty()));
-    });
+#[tokio::test]
+async fn a_copy_that_was_refused_is_made_once_the_reason_is_gone() {
+    let mut world = World::new().await;
+    let create = Event::Create {
+        host: 0,
+        name: 0,
+        subnet: None,
+    };
+    world.happen(&create).await;
+    world.look(0, 0, usize::MAX).await;
+    world
+        .happen(&Event::LookTooEarly { host: 1, name: 0 })
+        .await;
+    let plans = world.settle().await;
+    world.check(&plans);
+    let pools: BTreeSet<_> = (0..HOSTS).map(|host| world.pools_in_engine(host)).collect();
+    assert_eq!(pools.len(), 1, "{pools:?}");
+    assert!(plans.iter().all(|plan| plan.conflicts.is_empty()));
 }
 
-#[test]
-fn both_stay_and_a_person_is_told_when_both_are_in_use() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        for host in [0, 1] {
-            world
-                .happen(&Event::Create {
-                    host,
-                    name: 0,
-                    subnet: None,
-                })
-                .await;
-            world.happen(&Event::Attach { host, name: 0 }).await;
-        }
-        let plans = world.settle().await;
-        world.check(&plans);
-        let told: Vec<_> = plans.iter().flat_map(|plan| &plan.conflicts).collect();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("docker network rm net0"), "{told:?}");
-        // The person does it, and the networks become one.
-        let loser = plans
-            .iter()
-            .position(|plan| !plan.conflicts.is_empty())
-            .unwrap();
+#[tokio::test]
+async fn both_stay_and_a_person_is_told_when_both_are_in_use() {
+    let mut world = World::new().await;
+    for host in [0, 1] {
         world
-            .happen(&Event::Detach {
-                host: loser,
+            .happen(&Event::Create {
+                host,
                 name: 0,
+                subnet: None,
             })
             .await;
-        let plans = world.settle().await;
-        world.check(&plans);
-        assert!(
-            plans.iter().all(|plan| plan.conflicts.is_empty()),
-            "{plans:?}"
-        );
-    });
+        world.happen(&Event::Attach { host, name: 0 }).await;
+    }
+    let plans = world.settle().await;
+    world.check(&plans);
+    let told: Vec<_> = plans.iter().flat_map(|plan| &plan.conflicts).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("docker network rm net0"), "{told:?}");
+    // The person does it, and the networks become one.
+    let loser = plans
+        .iter()
+        .position(|plan| !plan.conflicts.is_empty())
+        .unwrap();
+    world
+        .happen(&Event::Detach {
+            host: loser,
+            name: 0,
+        })
+        .await;
+    let plans = world.settle().await;
+    world.check(&plans);
+    assert!(
+        plans.iter().all(|plan| plan.conflicts.is_empty()),
+        "{plans:?}"
+    );
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use drover_control_api::names::{NameReport, NameStatus, SandboxEntry};
@@ -17,16 +17,8 @@ use drover_control_api::{Failure, Method as _};
 use drover_daemon::Settings;
 use drover_http::{Client, Limits, Request, Response, Service, control, serve};
 use drover_model::MacAddress;
+use drover_testkit::shell::wait_for;
 use tokio::sync::{mpsc, watch};
-
-/// Waits for a condition.
-pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// What the others say.
 #[derive(Default)]

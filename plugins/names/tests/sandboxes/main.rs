@@ -9,22 +9,18 @@ use std::time::{Duration, Instant};
 
 use drover_control_api::names::{HookKind, Lookup, LookupOutcome, Names};
 use drover_control_api::registry::RegistryEvent;
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
+use drover_testkit::shell::wait_for;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use host::{Host, container, is_there, wait_for};
+use host::{Host, container, is_there};
 use sandbox::{DOCKERS, Sandbox, ask_with, question, read, write};
 
 /// Puts the test's thread into a mount namespace of its own; `false` where there can be none.
 fn prepared() -> bool {
-    match judge(&[Capability::Namespaces, Capability::Nftables]) {
-        Verdict::Run => {}
-        Verdict::Skip(missing) => {
-            eprintln!("skipped: needs {missing:?}");
-            return false;
-        }
-        Verdict::Fail(missing) => panic!("needs {missing:?}"),
+    if !can_test(&[Capability::Namespaces, Capability::Nftables]) {
+        return false;
     }
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

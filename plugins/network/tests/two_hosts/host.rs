@@ -12,45 +12,9 @@ use drover_control_api::fabric::{FabricEvent, PATH};
 use drover_control_api::{Empty, Method as _};
 use drover_http::{Limits, Request, Response, Service, control, serve};
 use drover_testkit::PluginSocket;
+use drover_testkit::shell::{run, wait_for};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-
-/// Runs a command line and says whether it succeeded.
-pub(crate) fn succeeds(line: &str) -> bool {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    if !output.status.success() {
-        eprintln!("{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status.success()
-}
-
-/// Runs a command line that must succeed, and gives what it printed.
-pub(crate) fn run(line: &str) -> String {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{line}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Waits for a condition.
-pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// What the coordinator was told, and what it tells.
 #[derive(Default)]

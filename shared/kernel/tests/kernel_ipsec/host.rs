@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
 use drover_ipsec::{Association, Direction, Epoch, KeyMaterial, Lane, Spi, Tag};
@@ -15,6 +14,7 @@ use drover_overlay::{
     BlockHolder, Desired, Endpoint, IpsecPath, Network, NetworkPool, Peer, RemoteBlock, ThisHost,
     UdpPorts, Way, lower, plan,
 };
+use drover_testkit::shell::run;
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
@@ -67,31 +67,6 @@ impl Underlay {
     fn mtu(self) -> Mtu {
         Mtu::ETHERNET.inside(Encapsulation::Ipsec, self.is_v6())
     }
-}
-
-fn output(line: &str) -> Output {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).output().unwrap()
-}
-
-/// Runs a command line and says whether it succeeded.
-pub(crate) fn succeeds(line: &str) -> bool {
-    let output = output(line);
-    if !output.status.success() {
-        eprintln!("{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status.success()
-}
-
-pub(crate) fn run(line: &str) {
-    assert!(succeeds(line), "{line}");
-}
-
-pub(crate) fn prints(line: &str) -> String {
-    let output = output(line);
-    assert!(output.status.success(), "{line}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Does something on a thread in a named namespace.
@@ -283,8 +258,8 @@ impl Host {
     }
 
     /// What a command prints in the `drover` namespace.
-    pub(crate) fn prints(&self, line: &str) -> String {
-        prints(&format!("nsenter --net={} {line}", self.overlay.display()))
+    pub(crate) fn run(&self, line: &str) -> String {
+        run(&format!("nsenter --net={} {line}", self.overlay.display()))
     }
 
     async fn bring_about(&self) {
@@ -485,10 +460,10 @@ impl Hosts {
         for (host, ip) in [(&self.one, "ip"), (&self.two, "ip -n two")] {
             host.kernel.tear_down().await.unwrap();
             for what in ["state", "policy"] {
-                let left = prints(&format!("{ip} xfrm {what}"));
+                let left = run(&format!("{ip} xfrm {what}"));
                 assert!(!left.contains("0x6472"), "{left}");
             }
-            assert!(!prints(&format!("{ip} link")).contains("dvr"));
+            assert!(!run(&format!("{ip} link")).contains("dvr"));
         }
     }
 }

@@ -7,7 +7,7 @@ use drover_model::{SnapshotId, VolumeId};
 use drover_storage::{
     Access, Backend, Btrfs, Directory, Error, LoopPool, Object, Shape, SnapshotRef, Thin, ThinPlace,
 };
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
@@ -98,15 +98,7 @@ impl Lab {
     }
 
     fn with(need: Capability, open: fn(&Path) -> Box<dyn Backend>) -> Option<Self> {
-        match judge(&[need]) {
-            Verdict::Run => Some(Self::new(open)),
-            Verdict::Skip(missing) => {
-                let reasons: Vec<_> = missing.iter().filter_map(|it| it.absence()).collect();
-                println!("skipped: {}", reasons.join(", "));
-                None
-            }
-            Verdict::Fail(missing) => panic!("missing: {missing:?}"),
-        }
+        can_test(&[need]).then(|| Self::new(open))
     }
 
     fn new(open: fn(&Path) -> Box<dyn Backend>) -> Self {

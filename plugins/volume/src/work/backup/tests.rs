@@ -7,7 +7,7 @@ use drover_daemon::BackendChoice;
 use drover_engine::Engine;
 use drover_model::VolumeName;
 use drover_store::local::Database;
-use drover_testkit::capability::{Capability, Verdict, judge};
+use drover_testkit::capability::{Capability, can_test};
 use drover_volumes::record::VolumeState;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -191,15 +191,7 @@ fn what_cannot_be_backed_up_is_refused_at_once() {
 
 /// `None` where there is no btrfs and none is required.
 fn btrfs() -> Option<Lab> {
-    match judge(&[Capability::Btrfs]) {
-        Verdict::Run => Some(Lab::new(BackendChoice::Btrfs)),
-        Verdict::Skip(missing) => {
-            let reasons: Vec<_> = missing.iter().filter_map(|it| it.absence()).collect();
-            println!("skipped: {}", reasons.join(", "));
-            None
-        }
-        Verdict::Fail(missing) => panic!("missing: {missing:?}"),
-    }
+    can_test(&[Capability::Btrfs]).then(|| Lab::new(BackendChoice::Btrfs))
 }
 
 #[test]
