@@ -1,6 +1,7 @@
 //! Drover on a host, used as a person uses it.
 
 use std::fmt;
+use std::process::Child;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -54,21 +55,31 @@ impl Host {
     /// Fails when Drover does not come up.
     pub fn drover_up_as(&mut self, prefix: &str, flags: &str) -> Result<()> {
         let before = self.drover_ups();
-        self.start(
+        let mut child = self.spawn(
             &format!("exec env RUST_BACKTRACE=1 {prefix} drover up {flags}"),
             LOG,
         )?;
-        wait::until(
-            &format!("`drover is up` on {}", self.name),
-            wait::seconds(60),
-            || {
-                if self.drover_ups() > before {
-                    return Ok(());
-                }
-                bail!("drover up has said: {}", self.tail(LOG, 20))
-            },
-        )?;
-        Ok(())
+        let outcome = self.is_up(&mut child, before);
+        self.keep(child);
+        outcome
+    }
+
+    /// Waits until a `drover up` says that Drover is up, more often than `before`, or ends.
+    fn is_up(&self, child: &mut Child, before: usize) -> Result<()> {
+        let what = format!("`drover is up` on {}", self.name);
+        let (ended, _) = wait::until(&what, wait::seconds(60), || {
+            if self.drover_ups() > before {
+                return Ok(None);
+            }
+            match child.try_wait()? {
+                Some(status) => Ok(Some(status)),
+                None => bail!("drover up has said: {}", self.tail(LOG, 20)),
+            }
+        })?;
+        match ended {
+            None => Ok(()),
+            Some(status) => bail!("drover up has ended, {status}: {}", self.tail(LOG, 20)),
+        }
     }
 
     /// Kills `drover up` and every process of it, at one stroke.

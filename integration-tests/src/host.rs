@@ -235,8 +235,20 @@ impl Host {
     /// # Errors
     /// Fails when it cannot be started.
     pub fn start(&mut self, script: &str, log: &str) -> Result<()> {
+        let child = self.spawn(script, log)?;
+        self.keep(child);
+        Ok(())
+    }
+
+    /// Has a process that was spawned end with the host.
+    pub(crate) fn keep(&mut self, child: Child) {
+        self.background.push(child);
+    }
+
+    /// What [`Host::start`] starts; it ends when the script does.
+    pub(crate) fn spawn(&self, script: &str, log: &str) -> Result<Child> {
         let mut command = Command::new("nsenter");
-        let child = command
+        command
             .args(["--target", &self.init()?.to_string()])
             .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--"])
             .args([
@@ -253,9 +265,7 @@ impl Host {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .with_context(|| format!("starting `{script}` on {}", self.name))?;
-        self.background.push(child);
-        Ok(())
+            .with_context(|| format!("starting `{script}` on {}", self.name))
     }
 
     /// The ids, in the host, of the processes that run a program.
