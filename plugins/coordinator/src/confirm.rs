@@ -21,9 +21,11 @@ use crate::networks::record::NETWORK_DRIVER;
 
 /// How often leases are confirmed.
 const LEASES: Duration = Duration::from_secs(300);
-/// How long after a new engine process leases are confirmed and endpoints compared once more: by then it has
-/// restored its containers.
+/// How long after a new engine process leases are confirmed and endpoints compared again: by then it has restored its
+/// containers.
 const ENGINE_SETTLES: Duration = Duration::from_secs(10);
+/// How long after a new engine process endpoints are compared for the last time; a slow one is not done sooner.
+const ENGINE_IS_SETTLED: Duration = Duration::from_secs(150);
 /// Leases that are younger, in seconds, may belong to a container that is being started.
 const YOUNG: u64 = 60;
 /// How often endpoints are asked for.
@@ -125,17 +127,18 @@ pub async fn addresses_in_use(engine: &Engine) -> Result<BTreeSet<IpAddr>, drove
 
 async fn ask_endpoints(coordinator: &Coordinator) {
     let mut started = coordinator.networks.engine_starts();
-    // When to compare once more.
-    let mut settles = None;
+    // When to compare again, and how long after the engine's start that is.
+    let mut settles: Option<(Instant, Duration)> = None;
     loop {
         // An engine that crashed has removed what it had of its containers, and told nobody. While it starts it may
         // still be removing.
         if started.has_changed().unwrap_or(false) {
             started.mark_unchanged();
-            settles = Some(Instant::now() + ENGINE_SETTLES);
+            settles = Some((Instant::now() + ENGINE_SETTLES, ENGINE_SETTLES));
             compare(coordinator).await;
-        } else if settles.is_some_and(|at| at <= Instant::now()) {
-            settles = None;
+        } else if let Some((at, after)) = settles.filter(|(at, _)| *at <= Instant::now()) {
+            // Twice as long after the start as the last time.
+            settles = (after < ENGINE_IS_SETTLED).then(|| (at + after, after * 2));
             compare(coordinator).await;
         }
         let answer = control::call(&coordinator.context.network, &Endpoints {}, LIMIT).await;
@@ -158,7 +161,7 @@ async fn ask_endpoints(coordinator: &Coordinator) {
             }
         };
         let next = Instant::now() + pause;
-        let next = settles.map_or(next, |at| at.min(next));
+        let next = settles.map_or(next, |(at, _)| at.min(next));
         // Both arms are cancel-safe.
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
