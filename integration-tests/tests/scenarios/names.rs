@@ -1,6 +1,6 @@
 //! Names in containers, in front of Docker's resolver and with it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use integration_tests::engine::Release;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
@@ -18,6 +18,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         setup: Setup::Cluster,
         needs: &[],
         run: before_the_first_process,
+    },
+    Scenario {
+        name: "names_are_given_to_a_first_query_on_a_busy_host",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: first_queries,
     },
     Scenario {
         name: "containers_of_both_hosts_are_found_by_name",
@@ -110,6 +116,41 @@ fn before_the_first_process(lab: &mut Lab) -> Result<()> {
         late <= allowed,
         "{late} of {all} were too late, and {allowed} may be: {names:?}"
     );
+    Ok(())
+}
+
+/// The first thing that a container does is to ask for a container of the other host, by alias, while every processor is
+/// busy and other containers start.
+fn first_queries(lab: &mut Lab) -> Result<()> {
+    lab.network("app", "")?;
+    let (one, two) = lab.pair()?;
+    for number in 0..2 {
+        let flags = "--network app --network-alias shared";
+        two.sleeper(&format!("there-{number}"), flags)?;
+    }
+    one.sleeper("ann", "--network app")?;
+    wait::until("ann finds those there", wait::seconds(5), || {
+        one.inside("ann", "nslookup -type=a shared")
+    })?;
+    // Twice as many as there are processors, each for as long as the shell that begins them.
+    let ask = "docker run --rm --network app lab nslookup -type=a shared";
+    let said = one.run(&format!(
+        "for busy in $(seq $((2 * $(nproc)))); do sh -c 'while :; do :; done' & pids=\"$pids $!\"; done
+         trap 'kill $pids' EXIT
+         for number in $(seq {ROUNDS}); do
+             for beside in 1 2; do {ask} >/tmp/first-$number-$beside 2>&1 || true & asked=\"$asked $!\"; done
+             wait $asked
+         done
+         grep -L 'Address: *10' /tmp/first-* || true"
+    ))?;
+    let late = said.lines().count();
+    let all = 2 * ROUNDS;
+    lab.report(&format!("{late} of {all} first queries were not answered"));
+    let allowed = may_be_too_late(lab.release);
+    if late > allowed {
+        let example = one.run(&format!("head -n 20 {}", said.lines().next().unwrap_or("")))?;
+        bail!("{late} of {all} first queries were not answered, and {allowed} may be: {example}");
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drover_control_api::Method as _;
-use drover_control_api::names::{Lookup, NameReport, NameStatus, Names};
+use drover_control_api::names::{AwaitSandbox, Lookup, NameReport, NameStatus, Names};
 use drover_control_api::plugin::{Identity, WhoAreYou};
 use drover_daemon::VERSION;
 use drover_http::{Method, Request, Response, Service, control};
@@ -112,6 +112,13 @@ impl Service for Control {
                 let explain =
                     |asked: Lookup| self.known.read(|directory| directory.explain(&asked));
                 control::answer::<Lookup>(asked.and_then(explain))
+            }
+            AwaitSandbox::PATH => {
+                let answer = match control::decode::<AwaitSandbox>(body) {
+                    Ok(asked) => Ok(self.sandboxes.wait_for(&asked).await),
+                    Err(failure) => Err(failure),
+                };
+                control::answer::<AwaitSandbox>(answer)
             }
             METRICS if request.method == Method::GET => self.metrics(),
             other => Response::not_found(other),

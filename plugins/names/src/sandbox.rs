@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use drover_control_api::names::{HookKind, NameCounters, SandboxEntry};
+use drover_control_api::names::{AwaitSandbox, Awaited, HookKind, NameCounters, SandboxEntry};
 use drover_control_api::record::UnixSeconds;
 use drover_kernel::{Addresses, Error, Hold, Namespace};
 use drover_names::View;
@@ -20,7 +20,9 @@ use crate::known::{Known, now};
 use crate::serving::Serving;
 
 /// How long queries wait to be told whose they are.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest that anybody waits for a sandbox to be served.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often rules are renewed that must be, and serving is tried again that has failed.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How soon it is looked whether the engine has put the namespace where its file is, and how late at last: whoever
@@ -101,6 +103,8 @@ pub(crate) struct Sandboxes {
     endpoints: Endpoints,
     served: Mutex<BTreeMap<PathBuf, Arc<Sandbox>>>,
     gone: Counters,
+    /// Changes when one is served, or cannot be.
+    changes: watch::Sender<u64>,
 }
 
 impl Sandboxes {
@@ -111,6 +115,7 @@ impl Sandboxes {
             endpoints,
             served: Mutex::default(),
             gone: Counters::default(),
+            changes: watch::channel(0).0,
         }
     }
 
@@ -131,6 +136,41 @@ impl Sandboxes {
             .values()
             .for_each(|sandbox| sum.add(&sandbox.counters));
         (self.gone.read(), sum)
+    }
+
+    /// Waits until a sandbox is served or cannot be, if it has a namespace.
+    pub(crate) async fn wait_for(&self, asked: &AwaitSandbox) -> Awaited {
+        let limit = Duration::from_millis(asked.patience).min(LONGEST_WAIT);
+        let mut changes = self.changes.subscribe();
+        let path = Path::new(&asked.sandbox);
+        let served = async {
+            // Up to Engine 27 it comes after everything that the engine asks of plugins.
+            if !matches!(Namespace::mounted_at(path), Ok(Some(_))) {
+                return false;
+            }
+            loop {
+                if let Some(outcome) = self.outcome(path) {
+                    return outcome;
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        let served = tokio::time::timeout(limit, served).await.unwrap_or(false);
+        Awaited { served }
+    }
+
+    /// Whether a sandbox is served; `None` while that is not decided. The engine may name it by another path.
+    fn outcome(&self, path: &Path) -> Option<bool> {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = served.iter();
+        let (_, sandbox) = all.find(|(own, _)| own.file_name() == path.file_name())?;
+        let hook = sandbox.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*hook {
+            (HookKind::Owned | HookKind::Renewed, _) => Some(true),
+            (HookKind::Absent, complaint) => complaint.is_some().then_some(false),
+        }
     }
 
     /// Sees to a namespace until it is aborted; ends when none comes.
@@ -278,6 +318,8 @@ impl Tended {
                 sandbox.note(HookKind::Absent, Some(text));
             }
         }
+        let changes = &self.sandboxes.changes;
+        changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn renew(&mut self) {

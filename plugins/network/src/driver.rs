@@ -1,7 +1,10 @@
 //! Docker's calls, checked and handed to the owner.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use drover_control_api::names::{AwaitSandbox, Awaited};
+use drover_http::{Client, control};
 use drover_model::{EndpointId, MacAddress, NetworkOptions, Pool};
 use drover_plugin_host::{DriverError, NetworkDriver};
 use drover_plugin_protocol::Empty;
@@ -11,10 +14,13 @@ use drover_plugin_protocol::network::{
     ProgramExternalConnectivity, Scope,
 };
 use ipnet::IpNet;
+use tracing::debug;
 
 use crate::owner::{Command, Handle};
 use crate::record::{Endpoint, Network, Subnet};
 
+/// How long a container's start waits for the name service at most.
+const NAMES_PATIENCE: Duration = Duration::from_millis(500);
 /// What `drover-ipam` calls its address space.
 const ADDRESS_SPACE: &str = "drover";
 
@@ -22,12 +28,24 @@ const ADDRESS_SPACE: &str = "drover";
 #[derive(Debug)]
 pub(crate) struct Driver {
     owner: Handle,
+    names: Client,
 }
 
 impl Driver {
-    /// A driver in front of an owner.
-    pub(crate) const fn new(owner: Handle) -> Self {
-        Self { owner }
+    /// A driver in front of an owner, which asks the name service whether a sandbox is served.
+    pub(crate) const fn new(owner: Handle, names: Client) -> Self {
+        Self { owner, names }
+    }
+
+    /// Waits for the name service to stand in a sandbox, so that it answers what the container's first process asks.
+    async fn await_names(&self, sandbox: String) {
+        let patience = u64::try_from(NAMES_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        let request = AwaitSandbox { sandbox, patience };
+        // Without a name service nobody waits.
+        match control::call(&self.names, &request, 2 * NAMES_PATIENCE).await {
+            Ok(Awaited { served }) => debug!(served, sandbox = request.sandbox, "names"),
+            Err(error) => debug!(%error, "the name service does not tell"),
+        }
     }
 }
 
@@ -128,10 +146,16 @@ impl NetworkDriver for Driver {
         Ok(Empty {})
     }
 
+    /// The last call before the container's process runs; from Engine 28 on, addresses are in the sandbox by then.
     async fn endpoint_oper_info(
         &self,
-        _request: EndpointReference,
+        request: EndpointReference,
     ) -> Result<EndpointInformation, DriverError> {
+        let id = request.endpoint_id;
+        let sandbox = self.owner.ask(|reply| Command::SandboxOf(id, reply));
+        if let Ok(Some(sandbox)) = sandbox.await {
+            self.await_names(sandbox).await;
+        }
         Ok(EndpointInformation::default())
     }
 }

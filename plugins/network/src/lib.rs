@@ -44,6 +44,7 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     let database = Database::open(&path).context("cannot open the network plugin's state")?;
     let socket = listener(NAME, &settings.plugin_socket(NAME))?;
     let coordinator = Client::unix(settings.control_socket());
+    let names = Client::unix(settings.names_socket());
     let fabric = fabric::Fabric::open(&database)?;
     let records = record::Records::open(&database)?;
     let (view, connected) = (fabric.view(), fabric.connected());
@@ -52,7 +53,7 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     task::spawn("owner", owner.run());
     task::spawn("fabric", fabric.follow(coordinator.clone()));
     task::spawn("report", report::run(coordinator, to_report, connected));
-    let driver = Arc::new(driver::Driver::new(handle.clone()));
+    let driver = Arc::new(driver::Driver::new(handle.clone(), names));
     let service = NetworkService::new(driver, control::Control::new(handle));
     serve(socket, Arc::new(service), Limits::default(), shutdown).await;
     Ok(())

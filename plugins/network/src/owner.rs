@@ -54,6 +54,8 @@ pub(crate) enum Command {
     DeleteEndpoint(EndpointId, Reply<()>),
     /// Make the link of an endpoint for a sandbox.
     Join(EndpointId, String, Reply<JoinAnswer>),
+    /// The sandbox that an endpoint is joined to.
+    SandboxOf(EndpointId, Reply<Option<String>>),
     /// Remove the link of an endpoint.
     Leave(EndpointId, Reply<()>),
     /// A new engine process has activated the plugin.
@@ -219,6 +221,7 @@ impl Owner {
             }
             Command::DeleteEndpoint(id, reply) => answer(reply, self.delete_endpoint(id).await),
             Command::Join(id, sandbox, reply) => answer(reply, self.join(&id, sandbox).await),
+            Command::SandboxOf(id, reply) => answer(reply, Ok(self.sandbox_of(&id))),
             Command::Leave(id, reply) => answer(reply, self.leave(&id).await),
             Command::EngineStarted => self.engine_started().await,
             Command::Probed(probed) => self.probed(&probed).await,

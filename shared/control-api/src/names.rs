@@ -55,6 +55,25 @@ pub struct RefusedName {
     pub reason: String,
 }
 
+/// To `drover-names`: wait until a sandbox is served.
+///
+/// Of those who have a part in a container's start, `drover-net` is called last before its first process runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitSandbox {
+    /// The sandbox's file, as the engine names it.
+    pub sandbox: String,
+    /// For how long at most, milliseconds.
+    pub patience: u64,
+}
+method!(AwaitSandbox, "/Drover.AwaitSandbox", Awaited);
+
+/// What became of a sandbox that was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// Whether it is served. If not, it has no namespace yet, cannot be served, or took too long.
+    pub served: bool,
+}
+
 /// A container of this host that is served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxEntry {

@@ -7,7 +7,7 @@ mod sandbox;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use drover_control_api::names::{HookKind, Lookup, LookupOutcome, Names};
+use drover_control_api::names::{AwaitSandbox, HookKind, Lookup, LookupOutcome, Names};
 use drover_control_api::registry::RegistryEvent;
 use drover_testkit::capability::{Capability, can_test};
 use drover_testkit::shell::wait_for;
@@ -179,6 +179,31 @@ fn dockers_resolver_may_come_back_at_another_port() {
         ask_with(&web.client(), "example.com").is_some_and(|it| it == [DOCKERS])
     });
     assert_eq!(web.ask("db"), ["10.64.1.2"]);
+}
+
+#[test]
+fn a_sandbox_is_waited_for_until_it_is_served() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    let web = Sandbox::new(&host.sandboxes(), "web");
+    // As an engine names it, whose folder is a link.
+    let wait = |name: &str, patience| {
+        let folder = host.sandboxes().join(".");
+        let sandbox = folder.join(name).display().to_string();
+        let asked = AwaitSandbox { sandbox, patience };
+        host.ask(&asked).unwrap().served
+    };
+    assert!(!wait("nobody", 60_000), "there is no such namespace");
+    assert!(!wait("web", 50), "it has no address of ours");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| wait("web", 60_000));
+        host.endpoint("10.64.0.1");
+        web.join("eth0", "10.64.0.1");
+        assert!(waiting.join().unwrap());
+    });
+    assert!(web.run("nft list tables").contains("drover"));
 }
 
 #[test]

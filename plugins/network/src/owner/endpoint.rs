@@ -244,6 +244,12 @@ impl Owner {
         }
     }
 
+    /// The sandbox that an endpoint is joined to.
+    pub(super) fn sandbox_of(&self, id: &EndpointId) -> Option<String> {
+        let endpoint = self.records.endpoints().get(id)?;
+        Some(endpoint.joined.as_ref()?.sandbox.clone())
+    }
+
     /// Those who talked to an earlier container with this address learn the new link address.
     async fn announce(&self, endpoint: &Endpoint) {
         let Some(kernel) = &self.kernel else { return };
