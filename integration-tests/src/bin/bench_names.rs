@@ -8,7 +8,8 @@
 //! Each round asks every resolver in turn, from the network namespace of a container: as fast as 100 queries under way at a
 //! time allow, and, for the time of one answer, 2,000 a second. Processor time is that of the process that answers;
 //! what the kernel does to deliver an answer is in it. Ratios are to Docker's resolver of the same round. Aims: 10 times
-//! Docker's, 100,000 answers a second of a processor, and what is passed on within a fifth of Docker's alone.
+//! Docker's, 100,000 answers a second of a processor, and what is passed on within a fifth of Docker's alone. "Echo" is what
+//! no resolver can exceed here: a loop that returns each datagram as an answer without having read it.
 //!
 //! Then 100 containers are started, one after the other, while a container of the other host asks for each; the time is
 //! from the engine's start event to the first answer. Aim: 250 ms (p99). At last, 10,000 names.
@@ -27,6 +28,8 @@ use integration_tests::network::Namespace;
 use integration_tests::process;
 use integration_tests::wait;
 
+#[path = "bench_names/echo.rs"]
+mod echo;
 #[path = "bench_names/many.rs"]
 mod many;
 #[path = "bench_names/soon.rs"]
@@ -38,6 +41,9 @@ const TICKS_A_SECOND: f64 = 100.0;
 const CALM: u32 = 2000;
 
 fn main() -> Result<()> {
+    if echo::is_asked_for() {
+        return echo::serve();
+    }
     let request = Request::parse(5, 5)?;
     interrupt::handle()?;
     say(&request.machine()?);
@@ -47,6 +53,11 @@ fn main() -> Result<()> {
     lab.form_cluster()?;
     let aardvark = Aardvark::start(folder.path())?;
     let mut paths = prepare(&lab, folder.path(), aardvark.as_ref())?;
+    let beside = inside(lab.pair()?.0, "ann")?;
+    let echo = echo::Echo::start(&beside)?;
+    let mut bound = Asked::new(folder.path(), "echo", beside, "bob", vec![echo.process()])?;
+    bound.port = echo::PORT;
+    paths.push(bound);
     for round in 0..request.rounds {
         progress(&format!("round {} of {}", round + 1, request.rounds));
         for place in 0..paths.len() {
@@ -70,6 +81,7 @@ struct Asked {
     /// The network namespace that is asked from, and what is asked there.
     namespace: PathBuf,
     server: &'static str,
+    port: u16,
     questions: PathBuf,
     /// The process that answers, as the machine sees it.
     answers: Vec<PathBuf>,
@@ -94,34 +106,20 @@ fn prepare(lab: &Lab, folder: &Path, aardvark: Option<&Aardvark>) -> Result<Vec<
         let root = proc_of(one)?;
         Ok(pids.iter().map(|pid| root.join(pid.to_string())).collect())
     };
-    let inside = |container: &str| -> Result<PathBuf> {
-        Ok(proc_of(one)?.join(format!("{}/ns/net", one.pid_of(container)?)))
-    };
-    let path = |name, namespace, asked: &str, answers| -> Result<Asked> {
-        let questions = folder.join(format!("questions-{asked}"));
-        fs::write(&questions, format!("{asked} A\n"))?;
-        Ok(Asked {
-            name,
-            namespace,
-            server: "127.0.0.11",
-            questions,
-            answers,
-            rate: Samples::default(),
-            each: Samples::default(),
-            p50: Samples::default(),
-            p99: Samples::default(),
-        })
+    let path = |name, container: &str, asked: &str, answers| {
+        Asked::new(folder, name, inside(one, container)?, asked, answers)
     };
     let mut passing = of("drover-names")?;
     passing.extend(of("dockerd")?);
     let mut paths = vec![
-        path("Docker's resolver", inside("dan")?, "cid", of("dockerd")?)?,
-        path("Drover", inside("ann")?, "bob", of("drover-names")?)?,
-        path("Drover, passed on", inside("ann")?, "cid", passing)?,
+        path("Docker's resolver", "dan", "cid", of("dockerd")?)?,
+        path("Drover", "ann", "bob", of("drover-names")?)?,
+        path("Drover, passed on", "ann", "cid", passing)?,
     ];
     if let Some(aardvark) = aardvark {
         let answers = vec![PathBuf::from(format!("/proc/{}", aardvark.answers))];
-        let mut other = path("aardvark-dns", aardvark.namespace(), "bob", answers)?;
+        let namespace = aardvark.namespace();
+        let mut other = Asked::new(folder, "aardvark-dns", namespace, "bob", answers)?;
         other.server = Aardvark::ADDRESS;
         paths.push(other);
     }
@@ -133,7 +131,35 @@ fn proc_of(host: &Host) -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/proc/{}/root/proc", host.init()?)))
 }
 
+/// The network namespace of a container.
+fn inside(host: &Host, container: &str) -> Result<PathBuf> {
+    Ok(proc_of(host)?.join(format!("{}/ns/net", host.pid_of(container)?)))
+}
+
 impl Asked {
+    fn new(
+        folder: &Path,
+        name: &'static str,
+        namespace: PathBuf,
+        asked: &str,
+        answers: Vec<PathBuf>,
+    ) -> Result<Self> {
+        let questions = folder.join(format!("questions-{asked}"));
+        fs::write(&questions, format!("{asked} A\n"))?;
+        Ok(Self {
+            name,
+            namespace,
+            server: "127.0.0.11",
+            port: 53,
+            questions,
+            answers,
+            rate: Samples::default(),
+            each: Samples::default(),
+            p50: Samples::default(),
+            p99: Samples::default(),
+        })
+    }
+
     fn measure(&mut self, seconds: u32) -> Result<()> {
         let before = self.spent()?;
         let said = self.dnsperf(&format!("-l {seconds} -c 4 -q 100"))?;
@@ -161,9 +187,10 @@ impl Asked {
 
     fn dnsperf(&self, flags: &str) -> Result<String> {
         let script = format!(
-            "exec nsenter --net={} dnsperf -s {} -d {} {flags}",
+            "exec nsenter --net={} dnsperf -s {} -p {} -d {} {flags}",
             self.namespace.display(),
             self.server,
+            self.port,
             self.questions.display()
         );
         process::machine(&["sh", "-ec", &script])
