@@ -3,6 +3,8 @@
 
 #[path = "scenarios/authorization.rs"]
 mod authorization;
+#[path = "scenarios/authorization_sockets.rs"]
+mod authorization_sockets;
 #[path = "scenarios/compose.rs"]
 mod compose;
 #[path = "scenarios/crashes.rs"]
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         newest(names_faults::SCENARIOS),
         newest(names_loss::SCENARIOS),
         every(authorization::SCENARIOS),
+        every(authorization_sockets::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(volumes::SCENARIOS),

@@ -83,14 +83,14 @@ fn call(host: &Host, client: &str, line: &str, body: &str) -> Result<String> {
 }
 
 /// Every container whose name begins so, seen by root.
-fn containers(host: &Host, prefix: &str) -> Result<Vec<String>> {
+pub(crate) fn containers(host: &Host, prefix: &str) -> Result<Vec<String>> {
     let said = host.run("docker ps -a --format '{{.Names}}'")?;
     let names = said.lines().filter(|name| name.starts_with(prefix));
     Ok(names.map(str::to_owned).collect())
 }
 
 /// Flags of `docker run` that reach the host, or somebody else's container.
-const TO_THE_HOST: &[&str] = &[
+pub(crate) const TO_THE_HOST: &[&str] = &[
     "--privileged",
     "-v /:/host",
     "--mount type=bind,source=/etc,target=/host",
@@ -116,7 +116,7 @@ const TO_THE_HOST: &[&str] = &[
 ];
 
 /// Spellings of one call. `NAME` is the container's.
-const URIS: &[&str] = &[
+pub(crate) const URIS: &[&str] = &[
     "/v1.41/containers/create?name=NAME",
     "/containers/create?name=NAME",
     "/v1.41/containers%2Fcreate?name=NAME",
@@ -130,7 +130,7 @@ const URIS: &[&str] = &[
 ];
 
 /// Bodies that ask for the same: everything.
-const BODIES: &[&str] = &[
+pub(crate) const BODIES: &[&str] = &[
     r#"{"Image":"lab","Cmd":["true"],"HostConfig":{"Privileged":true}}"#,
     r#"{"Image":"lab","Cmd":["true"],"hostconfig":{"pRIVILEGED":true}}"#,
     r#"{"Image":"lab","Cmd":["true"],"Privileged":true}"#,
@@ -147,7 +147,7 @@ const BODIES: &[&str] = &[
 ];
 
 /// What asks for nothing but a container.
-const PLAIN: &str = r#"{"Image":"lab","Cmd":["true"]}"#;
+pub(crate) const PLAIN: &str = r#"{"Image":"lab","Cmd":["true"]}"#;
 
 fn developers(lab: &mut Lab) -> Result<()> {
     let host = lab.host(0)?;

@@ -5,6 +5,8 @@ use drover_policy::Principal;
 
 /// Everybody at the engine's own socket.
 pub(crate) const LOCAL: &str = "local";
+/// What the name of whoever comes by a role's socket begins with.
+pub(crate) const SOCKET: &str = "socket:";
 
 /// Who asks, by a client certificate or at the engine's own socket.
 ///
@@ -18,21 +20,28 @@ pub(crate) fn of(request: &AuthorizationRequest) -> Result<Principal, String> {
             role: None,
         });
     }
-    let reserved = name == LOCAL || name.starts_with("socket:") || name.starts_with("group:");
+    check(name)?;
+    Ok(Principal {
+        name: name.to_owned(),
+        role: None,
+    })
+}
+
+/// Whether somebody may have this name.
+///
+/// # Errors
+/// When it has a meaning of its own.
+pub(crate) fn check(name: &str) -> Result<(), String> {
+    let reserved = name == LOCAL || name.starts_with(SOCKET) || name.starts_with("group:");
     if reserved || name.chars().any(char::is_control) {
         let name: String = name
             .chars()
             .take(80)
             .flat_map(char::escape_default)
             .collect();
-        return Err(format!(
-            "the certificate's name `{name}` is reserved: use another one"
-        ));
+        return Err(format!("the name `{name}` is reserved: use another one"));
     }
-    Ok(Principal {
-        name: name.to_owned(),
-        role: None,
-    })
+    Ok(())
 }
 
 /// Whether two secrets are the same, told in a time that does not depend on where they differ.

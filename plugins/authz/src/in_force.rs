@@ -9,8 +9,8 @@ use std::time::Duration;
 use drover_policy::{Policy, Source};
 use tracing::{error, info};
 
-/// How often is looked whether a file has changed.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often is looked whether a file has changed. A change counts when the next look finds nothing new: a file may be under way.
+const LOOK: Duration = Duration::from_millis(500);
 /// Who is in which role.
 const SETUP: &str = "authorization.toml";
 
@@ -25,7 +25,10 @@ pub(crate) struct InForce {
 struct Now {
     policy: Option<Arc<Policy>>,
     fault: Option<String>,
+    /// What was read last.
     seen: Vec<Seen>,
+    /// What was found changed by the last look, and is not read yet.
+    changed: Vec<Seen>,
 }
 
 /// A file as it was seen: another one is another row.
@@ -38,6 +41,8 @@ impl InForce {
             folder: folder.to_owned(),
             now: Mutex::default(),
         };
+        // Nothing is in force yet that could stay in force meanwhile.
+        this.now().changed = survey(folder);
         this.look();
         this
     }
@@ -59,11 +64,23 @@ impl InForce {
     /// Reads the folder again if something in it has changed.
     fn look(&self) {
         let seen = survey(&self.folder);
-        if self.now().seen == seen && !seen.is_empty() {
-            return;
+        {
+            let mut now = self.now();
+            if now.seen == seen && !seen.is_empty() {
+                return;
+            }
+            if now.changed != seen {
+                now.changed = seen;
+                return;
+            }
         }
         let read = read(&self.folder);
+        let after = survey(&self.folder);
         let mut now = self.now();
+        if after != seen {
+            now.changed = after;
+            return;
+        }
         now.seen = seen;
         match read {
             Ok(policy) => {
@@ -164,7 +181,11 @@ mod tests {
         let in_force = InForce::load(folder.path());
         assert!(in_force.policy().is_none() && in_force.fault().is_some());
         fs::write(&setup, "[roles]\nadmin = [\"local\"]\n").unwrap();
-        in_force.look();
+        let look_twice = || {
+            in_force.look();
+            in_force.look();
+        };
+        look_twice();
         let first = in_force.policy().unwrap();
         assert_eq!(in_force.fault(), None);
         let site = folder.path().join("site.cedar");
@@ -173,7 +194,7 @@ mod tests {
             "permit (principal, action == Action::\"Nothing\", resource);",
         )
         .unwrap();
-        in_force.look();
+        look_twice();
         assert!(Arc::ptr_eq(&in_force.policy().unwrap(), &first));
         assert!(in_force.fault().unwrap().contains("Nothing"));
         fs::write(
@@ -181,11 +202,28 @@ mod tests {
             "permit (principal, action == Action::\"SystemPing\", resource);",
         )
         .unwrap();
-        in_force.look();
+        look_twice();
         assert_eq!(in_force.policy().unwrap().rules(), first.rules() + 1);
         assert_eq!(in_force.fault(), None);
         fs::remove_file(&setup).unwrap();
-        in_force.look();
+        look_twice();
         assert!(in_force.policy().is_some() && in_force.fault().is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at(SETUP), "[roles]\nadmin = [\"local\"]\n").unwrap();
+        let in_force = InForce::load(folder.path());
+        let first = in_force.policy().unwrap();
+        let rule = "permit (principal, action == Action::\"SystemPing\", resource);\n";
+        for count in 1..4 {
+            fs::write(at("site.cedar"), rule.repeat(count)).unwrap();
+            in_force.look();
+            assert!(Arc::ptr_eq(&in_force.policy().unwrap(), &first), "{count}");
+        }
+        in_force.look();
+        assert_eq!(in_force.policy().unwrap().rules(), first.rules() + 3);
     }
 }

@@ -145,6 +145,12 @@ impl Inventory {
         Found::Unclear
     }
 
+    /// What is known by an id now, without asking.
+    pub(crate) fn known_entry(&self, kind: Kind, id: &str) -> Option<Entry> {
+        let known = self.known();
+        known.entries.get(&kind)?.get(id).cloned()
+    }
+
     /// Has the engine asked once more, by the task that does, and waits for it.
     async fn look_anew(&self) -> bool {
         let mut looked = self.looked.subscribe();
@@ -255,18 +261,23 @@ impl Known {
     }
 }
 
+impl Entry {
+    /// A container's own name among its names: one of a link has two, and its own has one `/`.
+    pub(crate) fn own_name(names: &[String]) -> String {
+        let own = names.iter().map(|name| name.trim_start_matches('/'));
+        own.filter(|name| !name.contains('/'))
+            .min_by_key(|name| name.len())
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
 impl From<ContainerRow> for Entry {
     fn from(row: ContainerRow) -> Self {
         let mounts = row.mounts.unwrap_or_default();
-        // A container of a link has two names; its own has one `/`.
-        let names = row.names.unwrap_or_default();
-        let own = names.iter().map(|name| name.trim_start_matches('/'));
-        let name = own
-            .filter(|name| !name.contains('/'))
-            .min_by_key(|name| name.len());
         let of = |kind: &'static str| mounts.iter().filter(move |mount| mount.kind == kind);
         Self {
-            name: name.unwrap_or_default().to_owned(),
+            name: Self::own_name(&row.names.unwrap_or_default()),
             labels: row.labels.unwrap_or_default(),
             paths: of("bind").map(|mount| mount.source.clone()).collect(),
             volumes: of("volume").map(|mount| mount.name.clone()).collect(),

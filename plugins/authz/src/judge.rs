@@ -1,12 +1,14 @@
 //! One call: read, looked up, decided, logged.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use drover_authorization::{Call, Facet, Fact, Kind, Request, action};
+use drover_authorization::{Call, Facet, Fact, Kind, OWNER_LABEL, Request, action, canonical};
 use drover_policy::{Asked, Decision, Mode, Object, Policy, Principal};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::in_force::InForce;
 use crate::inventory::{Entry, Found, Inventory};
@@ -21,6 +23,18 @@ pub(crate) struct Judge {
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) owners: Owners,
     pub(crate) log: DecisionLog,
+    /// How many calls are under way whose answer says what was made.
+    making: watch::Sender<usize>,
+}
+
+/// A call whose answer will be noted. An engine tells what was made before it answers.
+#[derive(Debug)]
+pub(crate) struct Making<'a>(&'a Judge);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.making.send_modify(|count| *count -= 1);
+    }
 }
 
 /// The answer to a call.
@@ -51,16 +65,27 @@ impl Judge {
             inventory,
             owners,
             log,
+            making: watch::Sender::new(0),
         }
     }
 
-    /// Decides a call, and logs the decision.
-    pub(crate) async fn judge(&self, principal: &Principal, call: &Call<'_>) -> Judgement {
+    /// Says that the answer to a call will be noted, as long as what is returned lives.
+    pub(crate) fn making(&self) -> Making<'_> {
+        self.making.send_modify(|count| *count += 1);
+        Making(self)
+    }
+
+    /// Decides a call, and logs the decision. What becomes of a denial says `mode`, else the setup.
+    pub(crate) async fn judge(
+        &self,
+        principal: &Principal,
+        call: &Call<'_>,
+        mode: Option<Mode>,
+    ) -> Judgement {
         let began = Instant::now();
         let policy = self.in_force.policy();
-        let mode = policy
-            .as_ref()
-            .map_or(Mode::Enforce, |policy| policy.setup().mode);
+        let set_up = policy.as_ref().map(|policy| policy.setup().mode);
+        let mode = mode.or(set_up).unwrap_or_default();
         let read = Request::read(call);
         let (weighed, fault) = match (&policy, &read) {
             (None, _) => (
@@ -181,15 +206,22 @@ impl Judge {
                 )
             }
             Found::Entry(entry) => {
-                let label = entry.labels.get(drover_authorization::OWNER_LABEL).cloned();
-                let object = Object {
-                    name: entry.name.clone(),
-                    known: true,
-                    owner: self.owners.of(kind, &entry.id).or(label),
-                    labels: entry.labels.clone(),
-                };
+                let object = self.object(kind, &entry);
                 (object, Some(entry))
             }
+        }
+    }
+
+    /// Something that is there, with its owner: as recorded, else by its label.
+    fn object(&self, kind: Kind, entry: &Entry) -> Object {
+        let recorded = self.owners.of(kind, &entry.id);
+        let recorded = recorded.or_else(|| self.owners.of_gone(kind, &entry.id));
+        let label = || entry.labels.get(OWNER_LABEL).cloned();
+        Object {
+            name: entry.name.clone(),
+            known: true,
+            owner: recorded.or_else(label),
+            labels: entry.labels.clone(),
         }
     }
 
@@ -202,6 +234,21 @@ impl Judge {
                     .note(Kind::Volume, &facet.resource.id, &principal.name);
             }
         }
+    }
+
+    /// What somebody may see.
+    pub(crate) fn sight(self: Arc<Self>, principal: &Principal) -> Sight {
+        Sight {
+            judge: self,
+            principal: principal.clone(),
+        }
+    }
+
+    /// Whether the answer to an operation says what was made or removed: see [`Judge::note`].
+    pub(crate) fn notes(operation: &str) -> bool {
+        MAKING.contains(&operation)
+            || REMOVING.contains(&operation)
+            || CHANGING.contains(&operation)
     }
 
     /// Notes what an answered call has made or removed.
@@ -218,24 +265,20 @@ impl Judge {
         let Ok(request) = Request::read(call) else {
             return;
         };
-        match request.endpoint.operation {
-            "ContainerCreate" | "NetworkCreate" | "VolumeCreate" | "ContainerExec" => {
-                self.note_made(principal, &request, answer);
+        let operation = request.endpoint.operation;
+        if MAKING.contains(&operation) {
+            self.note_made(principal, &request, answer);
+        } else if REMOVING.contains(&operation) {
+            let Some(target) = request.target() else {
+                return;
+            };
+            if let Found::Entry(entry) = self.inventory.find(target.kind, &target.id).await {
+                self.owners.forget(target.kind, &entry.id);
             }
-            "ContainerDelete" | "NetworkDelete" | "VolumeDelete" => {
-                let Some(target) = request.target() else {
-                    return;
-                };
-                if let Found::Entry(entry) = self.inventory.find(target.kind, &target.id).await {
-                    self.owners.forget(target.kind, &entry.id);
-                }
-                self.owners.forget(target.kind, &target.id);
-                self.inventory.look_soon();
-            }
-            "ContainerRename" | "ContainerPrune" | "NetworkPrune" | "VolumePrune" => {
-                self.inventory.look_soon();
-            }
-            _ => {}
+            self.owners.forget(target.kind, &target.id);
+            self.inventory.look_soon();
+        } else if CHANGING.contains(&operation) {
+            self.inventory.look_soon();
         }
     }
 
@@ -293,6 +336,116 @@ impl Judge {
                 ..Entry::default()
             },
         );
+    }
+}
+
+/// How long an event waits for calls that make something.
+const SETTLING: Duration = Duration::from_secs(2);
+/// Operations whose answer names what was made.
+const MAKING: &[&str] = &[
+    "ContainerCreate",
+    "ContainerExec",
+    "NetworkCreate",
+    "VolumeCreate",
+];
+/// Operations that remove what they name.
+const REMOVING: &[&str] = &["ContainerDelete", "NetworkDelete", "VolumeDelete"];
+/// Operations after which names may mean something else.
+const CHANGING: &[&str] = &[
+    "ContainerPrune",
+    "ContainerRename",
+    "NetworkPrune",
+    "VolumePrune",
+];
+
+/// What somebody may see in lists and events: what it may inspect. Nothing without a policy.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    judge: Arc<Judge>,
+    principal: Principal,
+}
+
+impl Sight {
+    /// Whether something with an owner and labels may be seen.
+    pub(crate) fn sees(&self, kind: Kind, entry: &Entry) -> bool {
+        let object = self.judge.object(kind, entry);
+        self.asks(kind, &entry.id, Some(&object))
+    }
+
+    /// Whether something may be seen that has a name alone.
+    pub(crate) fn sees_named(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Image => self.asks(kind, &canonical(name), None),
+            _ => self.asks(kind, name, None),
+        }
+    }
+
+    /// Whether a container may be seen that something else names.
+    pub(crate) fn sees_container(&self, id: &str) -> bool {
+        let known = self.judge.inventory.known_entry(Kind::Container, id);
+        known.is_some_and(|entry| self.sees(Kind::Container, &entry))
+    }
+
+    /// Whether something may be seen that is somewhere, or was: without its labels when nobody knows them any more.
+    pub(crate) async fn sees_somewhere(&self, kind: Kind, id: &str, name: &str) -> bool {
+        match self.judge.inventory.find(kind, id).await {
+            Found::Entry(entry) => self.sees(kind, &entry),
+            Found::Unclear => false,
+            Found::Nothing => self.sees(
+                kind,
+                &Entry {
+                    id: id.to_owned(),
+                    name: name.to_owned(),
+                    ..Entry::default()
+                },
+            ),
+        }
+    }
+
+    /// Waits for the calls that are under way and make something; whether there were any.
+    pub(crate) async fn settle(&self) -> bool {
+        let mut making = self.judge.making.subscribe();
+        if *making.borrow() == 0 {
+            return false;
+        }
+        // One that takes longer is told by whatever happens to it next.
+        drop(timeout(SETTLING, making.wait_for(|count| *count == 0)).await);
+        true
+    }
+
+    fn asks(&self, kind: Kind, id: &str, object: Option<&Object>) -> bool {
+        let action = match kind {
+            Kind::Container => "ContainerInspect",
+            Kind::Network => "NetworkInspect",
+            Kind::Volume => "VolumeInspect",
+            Kind::Image => "ImageInspect",
+            Kind::Plugin => "PluginInspect",
+            Kind::Engine => "SystemInfo",
+            Kind::SwarmObject => swarm_inspection(id),
+            _ => return false,
+        };
+        let Some(policy) = self.judge.in_force.policy() else {
+            return false;
+        };
+        let facet = Facet::new(action, kind, id);
+        let asked = Asked {
+            facet: &facet,
+            object,
+        };
+        policy
+            .decide(&self.principal, action, &[asked], false)
+            .is_allowed()
+    }
+}
+
+/// The operation that looks at an object of a swarm: `services/web`.
+fn swarm_inspection(id: &str) -> &'static str {
+    match id.split('/').next().unwrap_or_default() {
+        "nodes" => "NodeInspect",
+        "services" => "ServiceInspect",
+        "tasks" => "TaskInspect",
+        "secrets" => "SecretInspect",
+        _ => "ConfigInspect",
     }
 }
 

@@ -6,6 +6,7 @@
 //!                          |          v            +-- in force: the policy folder, read anew when it changes
 //!                          |        decisions.log  +-- inventory: names, labels, owners; from the engine, asked outside of calls
 //!                          +-- AuthZRes: what was made, and by whom --> owners
+//! client --a role's socket--> role_socket --> judge --> engine
 //! ```
 //! Whatever goes wrong, the answer is no. What `AuthZRes` tells comes after the deed and denies nothing. Calls of Drover's own
 //! processes carry a token of this host ([`drover_daemon::authorization_token`]) and are allowed as they are: the plugin asks the
@@ -20,6 +21,8 @@ mod log;
 mod owners;
 mod paths;
 mod plugin;
+mod role_socket;
+mod socket_command;
 
 use std::sync::Arc;
 
@@ -29,6 +32,7 @@ use drover_http::{Client, Limits, serve};
 use tokio::sync::watch;
 
 pub use commands::run as policy_command;
+pub use socket_command::run as socket_command;
 
 /// The name of the process, and of the plugin.
 pub const NAME: &str = "drover-authz";
@@ -56,12 +60,20 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     let inventory = Arc::new(inventory::Inventory::new(engine));
     task::spawn("inventory", inventory::follow(inventory.clone()));
     let judge = Arc::new(judge::Judge::new(in_force, inventory, owners, log));
-    let plugin = plugin::Plugin::new(judge, token);
+    let sockets = Arc::new(role_socket::RoleSockets::new(
+        settings.authorization.policy_dir.clone(),
+        judge.clone(),
+        &settings.docker_host,
+        token.clone(),
+    ));
+    let role_sockets = task::spawn("roles' sockets", sockets.clone().follow(shutdown.clone()));
+    let plugin = plugin::Plugin::new(judge, sockets, token);
     let limits = Limits {
         body: LONGEST_REQUEST,
         ..Limits::default()
     };
     serve(socket, Arc::new(plugin), limits, shutdown).await;
+    role_sockets.await.context("roles' sockets have failed")?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Engines do not keep it, and labels alone could be forged by whoever made something before there were policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,15 @@ use tracing::{error, warn};
 const VERSION: u32 = 1;
 /// How many commands in containers are remembered; engines forget them by themselves.
 const EXECS: usize = 4096;
+/// How many owners of what is gone are remembered, for events that come behind.
+const GONE: usize = 1024;
 
 /// The record.
 #[derive(Debug)]
 pub(crate) struct Owners {
     path: PathBuf,
     record: Mutex<Record>,
+    gone: Mutex<VecDeque<(String, String)>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -60,6 +63,7 @@ impl Owners {
         Self {
             path,
             record: Mutex::new(record),
+            gone: Mutex::default(),
         }
     }
 
@@ -79,6 +83,14 @@ impl Owners {
         record.owners.get(&key(kind, id)).cloned()
     }
 
+    /// Whose something was that is gone. An id comes once; a volume's name may come again, and is not told here.
+    pub(crate) fn of_gone(&self, kind: Kind, id: &str) -> Option<String> {
+        let key = key(kind, id);
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = gone.iter().rev().find(|(other, _)| *other == key);
+        found.map(|(_, owner)| owner.clone())
+    }
+
     /// Notes whose something is.
     pub(crate) fn note(&self, kind: Kind, id: &str, owner: &str) {
         let mut record = self.record();
@@ -94,9 +106,18 @@ impl Owners {
 
     /// Forgets what is gone.
     pub(crate) fn forget(&self, kind: Kind, id: &str) {
+        let key = key(kind, id);
         let mut record = self.record();
-        if record.owners.remove(&key(kind, id)).is_some() {
-            self.write(&mut record);
+        let Some(owner) = record.owners.remove(&key) else {
+            return;
+        };
+        self.write(&mut record);
+        drop(record);
+        if kind != Kind::Volume {
+            let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+            gone.push_back((key, owner));
+            let surplus = gone.len().saturating_sub(GONE);
+            gone.drain(..surplus);
         }
     }
 

@@ -16,18 +16,24 @@ use drover_plugin_protocol::{ACTIVATE, Activation, CONTENT_TYPE};
 use tracing::{info, warn};
 
 use crate::judge::Judge;
+use crate::role_socket::RoleSockets;
 use crate::{NAME, identity};
 
 /// The service behind the socket.
 #[derive(Debug)]
 pub(crate) struct Plugin {
     judge: Arc<Judge>,
+    sockets: Arc<RoleSockets>,
     token: String,
 }
 
 impl Plugin {
-    pub(crate) const fn new(judge: Arc<Judge>, token: String) -> Self {
-        Self { judge, token }
+    pub(crate) const fn new(judge: Arc<Judge>, sockets: Arc<RoleSockets>, token: String) -> Self {
+        Self {
+            judge,
+            sockets,
+            token,
+        }
     }
 
     /// Whether a call is Drover's own.
@@ -55,7 +61,10 @@ impl Plugin {
         let Ok(body) = decode_body(request.request_body.as_deref()) else {
             return AuthorizationAnswer::deny("drover: the body was not handed over in base64");
         };
-        let judgement = self.judge.judge(&principal, &call(&request, &body)).await;
+        let judgement = self
+            .judge
+            .judge(&principal, &call(&request, &body), None)
+            .await;
         if judgement.allow {
             AuthorizationAnswer::allow()
         } else {
@@ -88,6 +97,7 @@ impl Plugin {
             };
             complaints.push(format!("policies are not usable, {instead}: {fault}"));
         }
+        complaints.extend(self.sockets.faults());
         let lost = self.judge.log.lost();
         if lost > 0 {
             complaints.push(format!(

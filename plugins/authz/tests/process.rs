@@ -1,8 +1,11 @@
-//! The process behind its socket: monitor mode and what is learned from it, the log, and policies that change.
+//! The process behind its socket: monitor mode and what is learned from it, the log, policies that change, and
+//! roles' sockets.
 #![cfg(test)]
 
 #[path = "support/plugin.rs"]
 mod plugin;
+#[path = "process/role_sockets.rs"]
+mod role_sockets;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Show the names of containers, and what a container is told
     #[command(subcommand)]
     Dns(DnsCommand),
+    /// Serve the engine's API at a socket to whoever comes by it, as a role allows
+    #[command(after_help = help::AUTHZ, disable_help_flag = true)]
+    Authz(PolicyArguments),
     /// Check, test, explain and learn policies of who may call the engine
     #[command(after_help = help::POLICY)]
     Policy(PolicyArguments),
@@ -102,7 +105,7 @@ pub(crate) enum Command {
 /// What is handed to `drover-authz`, which has the policy language.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArguments {
-    /// check, test, explain, learn or schema, and what it takes
+    /// A command of those below, and what it takes
     #[arg(
         value_name = "COMMAND",
         trailing_var_arg = true,

@@ -46,8 +46,8 @@ pub(crate) fn is_run_by_another(settings: &Settings) -> bool {
     ours.is_none() && UnixStream::connect(process.socket(settings)).is_ok()
 }
 
-/// Has `drover-authz` do a command about policies, in the place of this process.
-pub(crate) fn policy(settings: &Settings, words: &[String]) -> ExitCode {
+/// Has `drover-authz` do a command about policies or roles' sockets, in the place of this process.
+pub(crate) fn hand_over(settings: &Settings, command: &str, words: &[String]) -> ExitCode {
     let program = match find_program(Process::Authorization) {
         Ok(program) => program,
         Err(error) => {
@@ -55,9 +55,8 @@ pub(crate) fn policy(settings: &Settings, words: &[String]) -> ExitCode {
             return Exit::Unavailable.into();
         }
     };
-    let mut command = Command::new(program);
-    let error = command
-        .arg("policy")
+    let error = Command::new(program)
+        .arg(command)
         .args(words)
         .envs(settings.to_environment())
         .exec();

@@ -42,7 +42,10 @@ pub(crate) fn run() -> ExitCode {
     };
     match &arguments.command {
         Command::Up(_) => return up::run(settings),
-        Command::Policy(policy) => return authorization::policy(&settings, &policy.words),
+        Command::Authz(authz) => return authorization::hand_over(&settings, "authz", &authz.words),
+        Command::Policy(policy) => {
+            return authorization::hand_over(&settings, "policy", &policy.words);
+        }
         _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -90,7 +93,7 @@ async fn execute(settings: &Settings, command: Command) -> Result<u8, CommandErr
         Command::Doctor(form) => return run_doctor(settings, form).await,
         Command::Reset(arguments) => return run_reset(settings, &arguments).await,
         // Handled before there was a runtime.
-        Command::Up(_) | Command::Policy(_) | Command::ExitCodes => {}
+        Command::Up(_) | Command::Authz(_) | Command::Policy(_) | Command::ExitCodes => {}
     }
     Ok(Exit::Success.code())
 }

@@ -112,6 +112,19 @@ Stops when containers run on Drover networks, and names them. Otherwise: leaves 
 and its state, run and socket files. Volumes stay, unless --volumes is given. Docker and everything
 else stays as it is.";
 
+pub(crate) const AUTHZ: &str = "\
+Commands:
+  socket --role ROLE PATH  Serve the engine's API at PATH; it is served again after a reboot
+  socket --remove PATH     Stop serving it
+  sockets                  List them, and whether they are served
+
+`drover authz socket --help` tells more: the file's owner, group and mode, and the user's name.
+
+Examples:
+  drover authz socket --role traefik-reader /run/drover-sockets/traefik/docker.sock
+  drover authz socket --role developer --user ann --owner ann /run/drover-sockets/ann/docker.sock";
+
+/// Under `drover policy --help`.
 pub(crate) const POLICY: &str = "\
 Commands:
   check [FILE|DIR]       Whether policies can be put in force

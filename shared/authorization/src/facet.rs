@@ -191,7 +191,7 @@ impl Resource {
 }
 
 /// A fact: what policies read as `context.NAME`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Fact {
     /// Yes or no.
@@ -208,7 +208,7 @@ pub enum Fact {
 pub type Facts = BTreeMap<&'static str, Fact>;
 
 /// An action on a resource.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Facet {
     /// The operation of the API, or one of [`action`].
     pub action: &'static str,

@@ -1,5 +1,6 @@
 //! Decisions: one question a facet, and the answer with its rule.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use cedar_policy::{
@@ -9,9 +10,10 @@ use cedar_policy::{
 use drover_authorization::{Facet, Fact};
 
 use crate::load::Policy;
+use crate::memo::Question;
 
 /// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal {
     /// The name: of the TLS certificate, `local`, or `socket:ROLE`.
     pub name: String,
@@ -20,7 +22,7 @@ pub struct Principal {
 }
 
 /// What is known of a target.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Object {
     /// Its name.
     pub name: String,
@@ -85,12 +87,21 @@ impl Policy {
         whole: bool,
     ) -> Decision {
         let mut verdicts = Vec::with_capacity(asked.len());
-        let user = self.user(principal);
+        // Made for the first question that was not asked before.
+        let user = OnceCell::new();
         for each in asked {
-            let verdict = user.as_ref().map_or_else(
-                || failed("the name of the user"),
-                |user| self.ask(user, principal, operation, *each),
-            );
+            let question = Question {
+                principal,
+                operation,
+                asked: *each,
+            };
+            let verdict = self.memo.verdict(question, || {
+                let user = user.get_or_init(|| self.user(principal));
+                user.as_ref().map_or_else(
+                    || failed("the name of the user"),
+                    |user| self.ask(user, principal, operation, *each),
+                )
+            });
             let denied = !verdict.allowed;
             verdicts.push(verdict);
             if denied && !whole {

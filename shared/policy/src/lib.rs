@@ -13,6 +13,7 @@ mod decide;
 mod groups;
 mod learn;
 mod load;
+mod memo;
 mod ready;
 mod schema;
 mod setup;

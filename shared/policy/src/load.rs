@@ -8,6 +8,7 @@ use cedar_policy::{
     Schema, ValidationMode, Validator,
 };
 
+use crate::memo::Memo;
 use crate::ready::ROLES;
 use crate::schema;
 use crate::setup::{Setup, SetupError};
@@ -59,6 +60,7 @@ pub struct Policy {
     pub(crate) types: HashMap<&'static str, EntityTypeName>,
     /// What a rule says of itself (`@reason`), by its name.
     pub(crate) reasons: HashMap<String, String>,
+    pub(crate) memo: Memo,
     rules: usize,
     /// The roles and sets of paths that rules name.
     named: HashSet<EntityUid>,
@@ -98,6 +100,7 @@ impl Policy {
             by_action,
             types: types()?,
             reasons,
+            memo: Memo::default(),
             rules: all.policies().count(),
             named: all
                 .policies()
@@ -130,6 +133,18 @@ impl Policy {
         roles.chain(paths).collect()
     }
 
+    /// The roles that rules name, in their order.
+    #[must_use]
+    pub fn roles(&self) -> Vec<String> {
+        let roles = self.named.iter().filter(|uid| {
+            let kind = self.types.get("Role");
+            kind.is_some_and(|kind| uid.type_name() == kind)
+        });
+        let mut roles: Vec<String> = roles.map(|uid| uid.id().unescaped().to_owned()).collect();
+        roles.sort();
+        roles
+    }
+
     /// How many rules there are.
     #[must_use]
     pub const fn rules(&self) -> usize {
@@ -154,9 +169,16 @@ fn add(
     if parsed.templates().next().is_some() {
         return Err(fault("templates (`?principal`) are not used".to_owned()));
     }
-    for policy in parsed.policies() {
+    let mut policies: Vec<&cedar_policy::Policy> = parsed.policies().collect();
+    policies.sort_by_key(|policy| place(policy));
+    let mut read = 0;
+    for policy in policies {
+        let line = line(policy, &source.text, &mut read);
         let own = policy.annotation("id").map(str::to_owned);
-        let rule = own.unwrap_or_else(|| policy.id().to_string());
+        let rule = own.unwrap_or_else(|| match line {
+            Some(line) => format!("line {line}"),
+            None => policy.id().to_string(),
+        });
         let id = format!("{name}:{rule}");
         if let Some(reason) = policy.annotation("reason") {
             reasons.insert(id.clone(), reason.to_owned());
@@ -170,13 +192,30 @@ fn add(
     Ok(())
 }
 
+/// Which of its file a policy is: Cedar calls them `policy0`, `policy1`, and so on.
+fn place(policy: &cedar_policy::Policy) -> usize {
+    let id = policy.id().to_string();
+    let number = id.strip_prefix("policy").map(str::parse);
+    number.and_then(Result::ok).unwrap_or(usize::MAX)
+}
+
+/// The line that a policy begins in, behind what was `read` of the text before.
+fn line(policy: &cedar_policy::Policy, text: &str, read: &mut usize) -> Option<usize> {
+    let own = policy.to_string();
+    let begin = *read + text.get(*read..)?.find(&own)?;
+    *read = begin + own.len();
+    Some(line_at(text, begin))
+}
+
+/// The line of a place in a text.
+fn line_at(text: &str, offset: usize) -> usize {
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
+}
+
 /// An error with the line that it is in.
 fn located(error: &(impl miette_like::Labelled + std::fmt::Display), text: &str) -> String {
     match error.offset() {
-        Some(offset) => {
-            let line = text.get(..offset).unwrap_or(text).matches('\n').count() + 1;
-            format!("line {line}: {error}")
-        }
+        Some(offset) => format!("line {}: {error}", line_at(text, offset)),
         None => error.to_string(),
     }
 }
@@ -276,5 +315,34 @@ impl Policy {
         rules
             .and_then(|rules| rules.set.policy(rule))
             .is_some_and(|policy| policy.effect() == Effect::Forbid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_without_an_id_is_called_by_its_line() {
+        let text = "// ours\npermit (principal, action == Action::\"SystemPing\", resource);\n\n@id(\"named\")\n\
+                    permit (principal, action == Action::\"SystemInfo\", resource);\n\
+                    permit (principal, action == Action::\"SystemPing\", resource);\n";
+        let source = Source {
+            name: "site".to_owned(),
+            text: text.to_owned(),
+        };
+        let policy = Policy::load("", &[source]).unwrap();
+        let names = |action: &str| {
+            let rules = &policy.by_action[action].set;
+            let mut names: Vec<String> = rules
+                .policies()
+                .map(|policy| policy.id().to_string())
+                .filter(|name| name.starts_with("site:"))
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("SystemPing"), ["site:line 2", "site:line 6"]);
+        assert_eq!(names("SystemInfo"), ["site:named"]);
     }
 }

@@ -7,6 +7,10 @@ pub const ROLES: &[(&str, &str)] = &[
     ("developer", include_str!("../roles/developer.cedar")),
     ("ci-runner", include_str!("../roles/ci-runner.cedar")),
     ("reader", include_str!("../roles/reader.cedar")),
+    (
+        "traefik-reader",
+        include_str!("../roles/traefik-reader.cedar"),
+    ),
     ("updater", include_str!("../roles/updater.cedar")),
     ("backup", include_str!("../roles/backup.cedar")),
 ];

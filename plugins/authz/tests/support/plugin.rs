@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,12 +38,16 @@ fn answer_of_the_engine(path: &str) -> Option<Value> {
     })
 }
 
+/// The heads of calls that have reached the engine.
+type Heads = Arc<Mutex<Vec<String>>>;
+
 /// The engine: answers its lists, and nothing else.
-fn play_engine(listener: &UnixListener) {
+fn play_engine(listener: &UnixListener, heads: &Heads) {
     for stream in listener.incoming().flatten() {
-        let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
-        let first = lines.next().unwrap_or_default();
-        for _ in lines.take_while(|line| !line.is_empty()) {}
+        let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+        let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        heads.lock().unwrap().push(head.join("\n"));
+        let first = head.first().cloned().unwrap_or_default();
         let path = first.split([' ', '?']).nth(1).unwrap_or_default();
         let (status, body) = match answer_of_the_engine(path) {
             Some(body) => ("200 OK", body.to_string()),
@@ -62,6 +67,7 @@ pub(crate) struct Plugin {
     folder: tempfile::TempDir,
     process: Child,
     socket: PluginSocket,
+    heads: Heads,
 }
 
 impl Drop for Plugin {
@@ -85,7 +91,9 @@ impl Plugin {
         fs::create_dir(at("policy")).unwrap();
         fs::write(at("policy/authorization.toml"), setup).unwrap();
         let engine = UnixListener::bind(at("engine.sock")).unwrap();
-        thread::spawn(move || play_engine(&engine));
+        let heads = Heads::default();
+        let seen = heads.clone();
+        thread::spawn(move || play_engine(&engine, &seen));
         let log = fs::File::create(at("stderr")).unwrap();
         let process = program()
             .env("DROVER_STATE_DIR", at("state"))
@@ -107,6 +115,7 @@ impl Plugin {
             socket,
             process,
             folder,
+            heads,
         };
         until("the socket", || plugin.socket.path().exists());
         plugin
@@ -163,11 +172,20 @@ impl Plugin {
             .collect()
     }
 
+    /// The heads of calls that have reached the engine.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+
     /// `drover-authz policy ...` on this host.
     pub(crate) fn command(&self, words: &[&str]) -> Output {
+        self.words(&[&["policy"], words].concat())
+    }
+
+    /// `drover-authz ...` on this host.
+    pub(crate) fn words(&self, words: &[&str]) -> Output {
         let mut command = program();
         command
-            .arg("policy")
             .args(words)
             .env("DROVER_STATE_DIR", self.at("state"))
             .env("DROVER_AUTHORIZATION_POLICY_DIR", self.at("policy"));
