@@ -11,7 +11,7 @@
 //! ```
 //! A sandbox is served from the moment an address of Drover's appears in it, which is before its first process
 //! runs; whose it is, and hence what may be seen from it, is known when the registry has the container.
-//! Queries that come between the two wait for it, at most a second. If this process dies, the tables
+//! Queries that come between the two wait for it, at most three seconds after the first. If this process dies, the tables
 //! go with it and Docker's resolver is asked as if we had never been there.
 
 mod control;

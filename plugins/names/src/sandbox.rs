@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use drover_control_api::names::{AwaitSandbox, Awaited, HookKind, NameCounters, SandboxEntry};
@@ -19,8 +19,8 @@ use crate::endpoints::Endpoints;
 use crate::known::{Known, now};
 use crate::serving::Serving;
 
-/// How long queries wait to be told whose they are.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long queries wait to be told whose they are, from the first on: less than a resolver waits before it asks again.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest that anybody waits for a sandbox to be served.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often rules are renewed that must be, and serving is tried again that has failed.
@@ -51,6 +51,8 @@ pub(crate) struct Sandbox {
     delay: Duration,
     hook: Mutex<(HookKind, Option<String>)>,
     asker: watch::Sender<Asker>,
+    /// When somebody asked first.
+    asked: OnceLock<Instant>,
     pub(crate) counters: Counters,
 }
 
@@ -62,6 +64,7 @@ impl Sandbox {
             delay,
             hook: Mutex::new((HookKind::Absent, None)),
             asker: watch::channel(asker).0,
+            asked: OnceLock::new(),
             counters: Counters::default(),
         }
     }
@@ -69,6 +72,15 @@ impl Sandbox {
     /// Who asks, as it changes.
     pub(crate) fn asker(&self) -> watch::Receiver<Asker> {
         self.asker.subscribe()
+    }
+
+    /// How much longer a query that is here waits to be told whose it is.
+    ///
+    /// The time runs from the first query, not from the sandbox's beginning: engines from 28 make it before they start the
+    /// process, and the registry knows a container when its process runs.
+    pub(crate) fn patience(&self) -> Duration {
+        let asked = self.asked.get_or_init(Instant::now);
+        PATIENCE.saturating_sub(asked.elapsed())
     }
 
     fn note(&self, hook: HookKind, complaint: Option<String>) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use drover_daemon::task;
 use drover_kernel::{Error as KernelError, Hold, Interception, Namespace, Ports};
+use drover_names::View;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
@@ -49,12 +50,25 @@ impl Drop for Tasks {
     }
 }
 
-/// What both ways of asking share.
+/// What all ways of asking share.
 #[derive(Debug, Clone)]
 struct Shared {
     namespace: Namespace,
     known: Arc<Known>,
     sandbox: Arc<Sandbox>,
+}
+
+impl Shared {
+    /// What the asker may see; waits for it a while.
+    async fn view(&self) -> View {
+        let mut asker = self.sandbox.asker();
+        if self.known.is_followed() {
+            let known = asker.wait_for(|asker| asker.is_known);
+            // Not told in time: what is known then is what there is.
+            drop(tokio::time::timeout(self.sandbox.patience(), known).await);
+        }
+        asker.borrow().view.clone()
+    }
 }
 
 impl Serving {

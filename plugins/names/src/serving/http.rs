@@ -57,7 +57,7 @@ impl Service for Pages {
         if request.method != Method::GET && request.method != Method::HEAD {
             return Response::text(405, "this is only for reading\n");
         }
-        let view = self.0.sandbox.asker().borrow().view.clone();
+        let view = self.0.view().await;
         let found = self
             .0
             .known

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_kernel::MARK;
-use drover_names::{Reply, Transport, View, answer, refusal};
+use drover_names::{Reply, Transport, answer, refusal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 
 use super::{DOMAIN, Shared};
 use crate::counters::count;
-use crate::sandbox::PATIENCE;
 
 /// How many connections a container may have open at a time; more are closed at once.
 const MOST: usize = 64;
@@ -87,7 +86,7 @@ impl Connection {
 
     /// The answer; `None` when there is none, and the connection is closed.
     async fn query(&mut self, query: &[u8]) -> Option<Vec<u8>> {
-        let view = self.view().await;
+        let view = self.shared.view().await;
         let (begun, seed) = (Instant::now(), self.random.u64(..));
         let known = &self.shared.known;
         let reply = known.read(|directory| answer(directory, &view, query, Transport::Tcp, seed));
@@ -113,17 +112,6 @@ impl Connection {
                 None
             }
         }
-    }
-
-    /// What the asker may see; waits for it a while.
-    async fn view(&self) -> View {
-        let mut asker = self.shared.sandbox.asker();
-        if self.shared.known.is_followed() {
-            let known = asker.wait_for(|asker| asker.is_known);
-            // Not told in time: what is known then is what there is.
-            drop(tokio::time::timeout(PATIENCE, known).await);
-        }
-        asker.borrow().view.clone()
     }
 
     async fn pass_on(&mut self, query: &[u8]) -> io::Result<Vec<u8>> {

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use super::Shared;
 use super::upstream::Upstream;
 use crate::counters::count;
-use crate::sandbox::{Asker, PATIENCE};
+use crate::sandbox::Asker;
 
 /// The longest query; longer ones have no place in a datagram that does not leave the host.
 const LONGEST: usize = 4096;
@@ -32,8 +32,6 @@ pub(super) struct Server {
     asker: watch::Receiver<Asker>,
     /// What waits to be told whose it is.
     held: Vec<(Vec<u8>, SocketAddr)>,
-    /// When waiting has an end.
-    patience: Option<Instant>,
     random: fastrand::Rng,
 }
 
@@ -46,7 +44,6 @@ impl Server {
             asker: shared.sandbox.asker(),
             shared,
             held: Vec::new(),
-            patience: Some(Instant::now() + PATIENCE),
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -79,7 +76,7 @@ impl Server {
                     view = self.view();
                     self.release(view.as_ref());
                 }
-                _ = ticks.tick(), if view.is_none() || self.upstream.is_waiting() => {
+                _ = ticks.tick(), if !self.held.is_empty() || self.upstream.is_waiting() => {
                     view = self.view();
                     self.release(view.as_ref());
                     self.upstream.look().await;
@@ -93,12 +90,8 @@ impl Server {
         let asker = self.asker.borrow_and_update();
         let waits = !asker.is_known
             && self.shared.known.is_followed()
-            && self.patience.is_some_and(|end| Instant::now() < end);
-        if waits {
-            return None;
-        }
-        self.patience = None;
-        Some(asker.view.clone())
+            && (self.held.is_empty() || !self.shared.sandbox.patience().is_zero());
+        (!waits).then(|| asker.view.clone())
     }
 
     fn release(&mut self, view: Option<&View>) {

@@ -15,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use host::{Host, container, is_there};
-use sandbox::{DOCKERS, Sandbox, ask_with, question, read, write};
+use sandbox::{DOCKERS, Sandbox, ask_with, end_get, question, read, write};
 
 /// Puts the test's thread into a mount namespace of its own; `false` where there can be none.
 fn prepared() -> bool {
@@ -102,6 +102,37 @@ fn a_first_query_waits_to_be_told_whose_it_is() {
         buffer[..length].ends_with(&[10, 64, 1, 2]),
         "the registry's answer"
     );
+}
+
+/// Engines from 28 make the sandbox long before the process; the registry knows a container when its process runs.
+#[test]
+fn a_first_query_is_answered_however_long_the_process_took_to_start() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    host.say(is_there(container(2, "db", "b", "10.64.1.2")));
+    host.endpoint("10.64.0.1");
+    let web = Sandbox::new(&host.sandboxes(), "web");
+    web.join("eth0", "10.64.0.1");
+    wait_for("the sandbox is served", || {
+        host.served(web.path())
+            .is_some_and(|it| it.hook != HookKind::Absent)
+    });
+    std::thread::sleep(Duration::from_secs(4));
+    let client = web.client();
+    client.send(&question("db")).unwrap();
+    let mut stream = web.connect();
+    write(&mut stream, &question("db"));
+    let page = web.begin_get("/self/name");
+    std::thread::sleep(Duration::from_millis(500));
+    host.say(is_there(container(1, "web", "a", "10.64.0.1")));
+    let mut buffer = [0; 512];
+    let length = client.recv(&mut buffer).unwrap();
+    assert!(buffer[..length].ends_with(&[10, 64, 1, 2]), "by datagram");
+    let answer = read(&mut stream).unwrap();
+    assert!(answer.ends_with(&[10, 64, 1, 2]), "by connection");
+    assert!(end_get(page).ends_with("\r\n\r\nweb\n"), "over HTTP");
 }
 
 #[test]

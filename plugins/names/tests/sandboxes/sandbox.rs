@@ -155,8 +155,8 @@ impl Sandbox {
         stream
     }
 
-    /// What it reads at a path over HTTP.
-    pub(crate) fn get(&self, path: &str) -> String {
+    /// Asks for a path over HTTP; [`end_get`] reads the answer.
+    pub(crate) fn begin_get(&self, path: &str) -> TcpStream {
         let opened = self
             .namespace
             .enter(|| TcpStream::connect((RESOLVER, 80)).unwrap());
@@ -164,14 +164,20 @@ impl Sandbox {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: drover.internal\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        stream
     }
 
-    /// What it is told when it asks for a name, from a new socket.
+    /// What it reads at a path over HTTP.
+    pub(crate) fn get(&self, path: &str) -> String {
+        end_get(self.begin_get(path))
+    }
+
+    /// What it is told when it asks for a name, from a new socket. As a resolver does, it asks again: a query that is under
+    /// way when the sandbox changes hands is lost.
     pub(crate) fn ask(&self, name: &str) -> Vec<String> {
-        ask_with(&self.client(), name).expect("an answer")
+        (0..3)
+            .find_map(|_| ask_with(&self.client(), name))
+            .expect("an answer")
     }
 
     /// The same by connection.
@@ -187,6 +193,13 @@ impl Drop for Sandbox {
         self.resolver.store(false, Ordering::Relaxed);
         shell(&format!("umount {0} && rm {0}", self.path.display()));
     }
+}
+
+/// The whole answer to [`Sandbox::begin_get`].
+pub(crate) fn end_get(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// A question for addresses.
