@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::Child;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::host::Host;
@@ -94,6 +94,23 @@ impl Host {
         pids.extend(self.processes("etcd")?);
         let list: Vec<String> = pids.iter().map(u32::to_string).collect();
         self.run(&format!("kill -9 {}", list.join(" ")))?;
+        Ok(())
+    }
+
+    /// Kills each of Drover's processes but `drover up` itself, one after another, and waits for the next of its kind.
+    ///
+    /// # Errors
+    /// Fails when none takes its place.
+    pub fn kill_each_plugin(&self) -> Result<()> {
+        for plugin in PLUGINS {
+            let before = self.processes(plugin)?;
+            self.kill(plugin, "9")?;
+            wait::until(&format!("a new {plugin}"), wait::seconds(5), || {
+                let now = self.processes(plugin)?;
+                ensure!(now.len() == 1 && now != before, "{plugin}: {now:?}");
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 

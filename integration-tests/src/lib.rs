@@ -6,7 +6,7 @@
 //! the process that made the lab.
 //!
 //! - [`lab`], [`host`], [`network`]: the machine parts;
-//! - [`engine`], [`drover`], [`container`], [`traffic`], [`asking`]: what runs on a host;
+//! - [`engine`], [`drover`], [`container`], [`traffic`], [`asking`], [`records`]: what runs on a host;
 //! - [`load`], [`inject`], [`sniff`]: what travels between hosts, and what is seen of it;
 //! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported;
 //! - [`measure`]: what the benchmarks in `src/bin` have in common.
@@ -26,6 +26,7 @@ pub mod measure;
 pub mod measured_path;
 pub mod network;
 pub mod process;
+pub mod records;
 pub mod scenario;
 pub mod sniff;
 pub mod traffic;
