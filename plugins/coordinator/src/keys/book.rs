@@ -89,12 +89,13 @@ impl Book {
                 tokio::task::yield_now().await;
             }
         }
-        let (seen, members) = (&self.seen, &self.members);
+        // Nor does whoever deletes a record: a host that is no member any more has no record of itself either.
+        let members = &self.members;
         self.believed.retain(|host, (key, valid)| {
             let member = members
                 .get(host.as_str())
                 .and_then(|(_, member)| member.as_ref());
-            seen.contains_key(host.as_str()) && member == Some(&key.member) && valid.contains(&now)
+            member == Some(&key.member) && valid.contains(&now)
         });
         self.forget();
     }
