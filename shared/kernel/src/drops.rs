@@ -21,6 +21,8 @@ pub struct Drops {
     pub clear_in: u64,
     /// Of encrypted networks, that were about to leave in clear.
     pub clear_out: u64,
+    /// By an encrypted path, from addresses that are not of its peer.
+    pub foreign: u64,
 }
 
 impl Kernel {
@@ -43,6 +45,7 @@ impl Kernel {
             let packets = |name: &str| counted.get(name).copied().unwrap_or(0);
             drops.clear_in = drops.clear_in.saturating_add(packets("clear_in"));
             drops.clear_out = drops.clear_out.saturating_add(packets("clear_out"));
+            drops.foreign = drops.foreign.saturating_add(packets("foreign"));
         }
         Ok(drops)
     }

@@ -7,7 +7,7 @@
 //! | table | where | what for |
 //! |---|---|---|
 //! | `bridge drover` | `drover` namespace | a port sends only from its own link and network addresses |
-//! | `inet drover` | `drover` namespace | packets are routed within one network only, those of encrypted networks never in clear; lanes |
+//! | `inet drover` | `drover` namespace | packets are routed within one network only, those of encrypted networks never in clear, and of peers from their own addresses alone; lanes |
 //! | `netdev drover` | root namespace | direct packets from and to the underlay device |
 //! | `inet drover` | root namespace | VXLAN only from known peers; nothing of encrypted networks in clear; ways of encrypted packets |
 
@@ -23,6 +23,11 @@ use crate::state::{Element, Place, Set, Table, TableFamily, TableName};
 
 mod encryption;
 mod way;
+
+/// What routers on the way answer with.
+const ERRORS4: &str = "{ destination-unreachable, time-exceeded, parameter-problem }";
+const ERRORS6: &str =
+    "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
 
 /// The tables that a desired state asks for, with all their elements.
 #[must_use]
@@ -175,8 +180,6 @@ fn add_senders(port: &str, endpoint: &Endpoint, [senders4, senders6]: [&mut Set;
 }
 
 fn isolation(desired: &Desired) -> Table {
-    let errors4 = "{ destination-unreachable, time-exceeded, parameter-problem }";
-    let errors6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
     let from_peers = format!("iifname {{ \"dip*\", \"dvx*\", \"{}\" }}", name::DIRECT);
     let same_network = same_network(desired);
     let allow = |further: &str| {
@@ -186,8 +189,8 @@ fn isolation(desired: &Desired) -> Table {
     let mut forward = vec!["tcp flags syn tcp option maxseg size set rt mtu".to_owned()];
     forward.extend(allow("accept"));
     // A router on the way answers from an address of any network it has.
-    forward.push(format!("{from_peers} icmp type {errors4} accept"));
-    forward.push(format!("{from_peers} icmpv6 type {errors6} accept"));
+    forward.push(format!("{from_peers} icmp type {ERRORS4} accept"));
+    forward.push(format!("{from_peers} icmpv6 type {ERRORS6} accept"));
     let mut input = vec![
         "iifname \"lo\" accept".to_owned(),
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned(),
@@ -218,11 +221,13 @@ fn isolation(desired: &Desired) -> Table {
         &format!("iifname {clear}"),
         &format!("oifname {clear}"),
     ));
+    chains.extend(encryption::sources(desired));
     chains.extend(encryption::lanes(desired));
     chains.extend(way::answers(desired));
     let named: Vec<_> = same_network.keys().map(Masks::declaration).collect();
     let mut declarations: Vec<_> = named.iter().map(String::as_str).collect();
     declarations.extend(encryption::DECLARATIONS);
+    declarations.push(encryption::FOREIGN);
     let mut sets: BTreeMap<_, _> = same_network
         .into_iter()
         .map(|(masks, pairs)| (masks.set(), pairs))

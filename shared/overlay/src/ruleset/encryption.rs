@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use drover_model::{Encryption, Family};
 
-use super::{Chain, intervals, lines, named};
+use super::{Chain, ERRORS4, ERRORS6, intervals, lines, named};
 use crate::desired::Desired;
 use crate::name;
 use crate::state::Set;
+
+/// The counter of [`sources`].
+pub(super) const FOREIGN: &str = "counter foreign { }";
 
 /// The sets and counters of [`guards`].
 pub(super) const DECLARATIONS: [&str; 4] = [
@@ -67,7 +70,35 @@ pub(super) fn guards(arrives: &str, leaves: &str) -> [Chain<'static>; 4] {
     ]
 }
 
-/// The same for the root namespace. An encrypted network has no packet there but what an XFRM interface is about to
+/// The chains that drop and count what a peer sends by its encrypted path from an address that is not of a block of
+/// its own: one whose route leads elsewhere, as the kernel's own filter has it (RFC 3704, strict), which neither counts
+/// where anybody looks nor knows IPv6. Errors come from routers on the way, and link-local addresses are the peer's.
+///
+/// The kernel of a host that does not encrypt may not know the question, and has no such path.
+pub(super) fn sources(desired: &Desired) -> Vec<Chain<'static>> {
+    if desired.host.as_ref().is_none_or(|host| !host.encrypts) {
+        return Vec::new();
+    }
+    vec![
+        Chain {
+            name: "from_peer",
+            hook: None,
+            rules: vec![
+                format!("icmp type {ERRORS4} return"),
+                format!("icmpv6 type {ERRORS6} return"),
+                "ip6 saddr fe80::/10 return".to_owned(),
+                "fib saddr . iif oif missing counter name foreign drop".to_owned(),
+            ],
+        },
+        Chain {
+            name: "sources",
+            hook: Some("type filter hook prerouting priority -340; policy accept;".to_owned()),
+            rules: lines(&["iifname \"dip*\" jump from_peer"]),
+        },
+    ]
+}
+
+/// [`guards`] for the root namespace. An encrypted network has no packet there but what an XFRM interface is about to
 /// encrypt; what it has decrypted is in the `drover` namespace at once. The kernel of a host that does
 /// not encrypt may not know the question.
 pub(super) fn root_guards(desired: &Desired) -> [Chain<'static>; 4] {

@@ -141,6 +141,10 @@ fn causes(drops: &Drops) -> BTreeMap<String, u64> {
         "was to leave in clear, of an encrypted network",
         drops.clear_out,
     );
+    add(
+        "came by an encrypted path, from an address that is not its peer's",
+        drops.foreign,
+    );
     causes
 }
 
@@ -179,9 +183,10 @@ mod tests {
             security: kernel.map(|(name, count)| (name.to_owned(), count)).into(),
             clear_in: 0,
             clear_out: 5,
+            foreign: 6,
         };
         let counts: Vec<_> = causes(&drops).into_values().collect();
-        assert_eq!(counts, [4, 2, 4, 5], "{:?}", causes(&drops));
+        assert_eq!(counts, [4, 2, 4, 6, 5], "{:?}", causes(&drops));
         assert_eq!(causes(&drops).get("XfrmNew"), Some(&4));
         assert!(causes(&Drops::default()).is_empty());
     }
