@@ -11,6 +11,8 @@ mod compose;
 mod crashes;
 #[path = "scenarios/encryption.rs"]
 mod encryption;
+#[path = "scenarios/encryption_keys.rs"]
+mod encryption_keys;
 #[path = "scenarios/encryption_load.rs"]
 mod encryption_load;
 #[path = "scenarios/encryption_mtu.rs"]
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),
+        newest(encryption_keys::SCENARIOS),
         newest(encryption_load::SCENARIOS),
         newest(encryption_mtu::SCENARIOS),
         newest(encryption_paths::SCENARIOS),
