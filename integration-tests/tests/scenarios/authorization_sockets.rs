@@ -105,20 +105,10 @@ fn files(host: &Host) -> Result<()> {
 /// Lists and events show what the role may see.
 fn lists(host: &mut Host) -> Result<()> {
     let names = "docker ps -a --format '{{.Names}}'";
-    host.start(
-        &by(
-            "ann",
-            "timeout 120 docker events --since 10m --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'",
-        ),
-        "events-ann",
-    )?;
-    host.start(
-        &by(
-            "traefik",
-            "timeout 120 docker events --since 10m --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'",
-        ),
-        "events-traefik",
-    )?;
+    for role in ["ann", "traefik"] {
+        let follow = "timeout 120 docker events --since 10m --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'";
+        host.start(&by(role, follow), &format!("events-{role}"))?;
+    }
     host.run(&by(
         "ann",
         "docker run -d --name anns -v anns-volume:/data lab sleep 600",
@@ -135,6 +125,13 @@ fn lists(host: &mut Host) -> Result<()> {
         said.sort_unstable();
         ensure!(said.join(" ") == expected, "{name}: {said:?}");
     }
+    what_ann_sees(host)?;
+    what_is_not_shown_is_not_reached(host)?;
+    events(host)
+}
+
+/// Lists of what is not a container, and what tells of containers within them.
+fn what_ann_sees(host: &Host) -> Result<()> {
     let said = host.run(&by("ann", "docker volume ls -q"))?;
     ensure!(said == "anns-volume", "{said}");
     let said = host.run(&by("ann", "docker network ls --format '{{.Name}}'"))?;
@@ -152,6 +149,10 @@ fn lists(host: &mut Host) -> Result<()> {
         said.contains("anns") && !said.contains("secret") && !said.contains("his-volume"),
         "{said}"
     );
+    Ok(())
+}
+
+fn what_is_not_shown_is_not_reached(host: &Host) -> Result<()> {
     host.run(&by("traefik", "docker inspect web"))?;
     for command in [
         "docker inspect --type container secret",
@@ -179,6 +180,11 @@ fn lists(host: &mut Host) -> Result<()> {
             .with_context(|| format!("ann: {command}"))?;
         ensure!(said.contains("drover: "), "ann: {command}: {said}");
     }
+    Ok(())
+}
+
+/// Streams of events tell of what may be inspected, and of nothing else.
+fn events(host: &Host) -> Result<()> {
     host.run(&by("ann", "docker run --rm --name short lab true"))?;
     host.run("docker run --rm --name others lab true")?;
     host.run("docker restart -t 0 web")?;
