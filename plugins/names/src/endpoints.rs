@@ -1,11 +1,13 @@
-//! Which addresses are Drover's: asked of `drover-net`, which knows an endpoint before the engine puts its address
-//! into a sandbox.
+//! Which sandboxes and addresses are Drover's: asked of `drover-net`, which knows an endpoint before the engine puts its
+//! address into a sandbox, and up to Engine 27 before there is a sandbox.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use drover_control_api::plugin::Endpoints as Question;
+use drover_control_api::plugin::{EndpointEntry, Endpoints as Question};
 use drover_daemon::task;
 use drover_http::{Client, control};
 use tokio::sync::{mpsc, oneshot};
@@ -19,19 +21,35 @@ const QUEUE: usize = 1024;
 /// The one who asks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoints {
-    questions: mpsc::Sender<(BTreeSet<IpAddr>, oneshot::Sender<bool>)>,
+    questions: mpsc::Sender<(Wanted, oneshot::Sender<bool>)>,
+}
+
+/// What may be Drover's.
+#[derive(Debug)]
+enum Wanted {
+    /// A sandbox, by the name of its file: the engine may name its folder otherwise.
+    Sandbox(OsString),
+    /// One of these addresses.
+    Addresses(BTreeSet<IpAddr>),
 }
 
 impl Endpoints {
     /// Whether one of these addresses is Drover's; `false` when nobody can tell.
     pub(crate) async fn have(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        self.ask(Wanted::Addresses(addresses.clone())).await
+    }
+
+    /// Whether an endpoint of Drover's is joined to a sandbox; `false` when nobody can tell.
+    pub(crate) async fn are_joined_to(&self, sandbox: &Path) -> bool {
+        match sandbox.file_name() {
+            Some(file) => self.ask(Wanted::Sandbox(file.to_owned())).await,
+            None => false,
+        }
+    }
+
+    async fn ask(&self, wanted: Wanted) -> bool {
         let (reply, answer) = oneshot::channel();
-        if self
-            .questions
-            .send((addresses.clone(), reply))
-            .await
-            .is_err()
-        {
+        if self.questions.send((wanted, reply)).await.is_err() {
             return false;
         }
         answer.await.unwrap_or(false)
@@ -46,30 +64,49 @@ pub(crate) fn spawn(network: Client) -> Endpoints {
 }
 
 /// Asks once for all who wait: with hundreds of containers that start, the answer is long.
-async fn run(
-    network: Client,
-    mut asked: mpsc::Receiver<(BTreeSet<IpAddr>, oneshot::Sender<bool>)>,
-) {
+async fn run(network: Client, mut asked: mpsc::Receiver<(Wanted, oneshot::Sender<bool>)>) {
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, QUEUE).await > 0 {
-        let known: HashSet<IpAddr> = match control::call(&network, &Question {}, LIMIT).await {
-            Ok(table) => {
-                let endpoints = table.endpoints.into_iter();
-                endpoints
-                    .flat_map(|endpoint| endpoint.addresses)
-                    .map(|address| address.addr())
-                    .collect()
-            }
+        let known = match control::call(&network, &Question {}, LIMIT).await {
+            Ok(table) => Ours::of(table.endpoints),
             Err(error) => {
                 debug!(%error, "drover-net does not answer");
-                HashSet::new()
+                Ours::default()
             }
         };
-        for (addresses, reply) in waiting.drain(..) {
-            let is_known = addresses.iter().any(|address| known.contains(address));
+        for (wanted, reply) in waiting.drain(..) {
+            let is_known = known.have(&wanted);
             if reply.send(is_known).is_err() {
                 debug!("whoever asked for an endpoint is gone");
             }
+        }
+    }
+}
+
+/// What is Drover's at one moment.
+#[derive(Debug, Default)]
+struct Ours {
+    addresses: HashSet<IpAddr>,
+    sandboxes: HashSet<OsString>,
+}
+
+impl Ours {
+    fn of(endpoints: Vec<EndpointEntry>) -> Self {
+        let mut ours = Self::default();
+        for endpoint in endpoints {
+            let addresses = endpoint.addresses.iter().map(|it| it.addr());
+            ours.addresses.extend(addresses);
+            let sandbox = endpoint.sandbox.as_ref().map(Path::new);
+            let file = sandbox.and_then(Path::file_name).map(OsStr::to_owned);
+            ours.sandboxes.extend(file);
+        }
+        ours
+    }
+
+    fn have(&self, wanted: &Wanted) -> bool {
+        match wanted {
+            Wanted::Sandbox(file) => self.sandboxes.contains(file),
+            Wanted::Addresses(addresses) => addresses.iter().any(|it| self.addresses.contains(it)),
         }
     }
 }

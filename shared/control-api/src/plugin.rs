@@ -261,8 +261,10 @@ pub struct EndpointEntry {
     pub addresses: Vec<IpNet>,
     /// Its link address.
     pub mac: MacAddress,
-    /// Whether the engine has joined it to a sandbox.
-    pub joined: bool,
+    /// The sandbox that the engine has joined it to, by the path of its file as the engine names it. Up to Engine 27 the
+    /// sandbox is made after that.
+    #[serde(default)]
+    pub sandbox: Option<String>,
     /// Whether its port is there in the kernel.
     pub present: bool,
 }

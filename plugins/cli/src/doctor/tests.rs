@@ -38,7 +38,7 @@ fn clean() -> Facts {
     let endpoints: EndpointTable = answer(serde_json::json!({
         "networks": [{"network": "b".repeat(64), "pools": ["10.64.0.0/16"], "bridge": "br-bbbbbbbbbbbb", "mtu": 1500}],
         "endpoints": [{"endpoint": endpoint, "network": "b".repeat(64), "addresses": ["10.64.0.2/24"],
-            "mac": "02:42:0a:40:00:02", "joined": true, "present": true}],
+            "mac": "02:42:0a:40:00:02", "sandbox": "/var/run/docker/netns/0123456789ab", "present": true}],
     }));
     let leases: LeaseTable = answer(serde_json::json!({
         "pools": [{"pool": "10.64.0.0/16", "blocks": [], "quarantined": [],

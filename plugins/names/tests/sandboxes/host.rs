@@ -1,6 +1,6 @@
 //! A host: the real process, and a coordinator and a network plugin that say what the test says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -25,7 +25,8 @@ use tokio::sync::{mpsc, watch};
 struct Said {
     events: Vec<RegistryEvent>,
     listeners: Vec<mpsc::Sender<Bytes>>,
-    endpoints: BTreeSet<IpAddr>,
+    /// And the sandboxes that they are joined to.
+    endpoints: BTreeMap<IpAddr, Option<String>>,
 }
 
 /// The coordinator and the network plugin.
@@ -59,13 +60,13 @@ impl Service for Others {
     }
 }
 
-fn endpoint(address: &IpAddr) -> EndpointEntry {
+fn endpoint((address, sandbox): (&IpAddr, &Option<String>)) -> EndpointEntry {
     EndpointEntry {
         endpoint: "e".repeat(64).parse().unwrap(),
         network: "f".repeat(64).parse().unwrap(),
         addresses: vec![(*address).into()],
         mac: MacAddress::new([2, 0, 0, 0, 0, 1]),
-        joined: true,
+        sandbox: sandbox.clone(),
         present: true,
     }
 }
@@ -238,7 +239,15 @@ impl Host {
     /// The network plugin has an endpoint with this address.
     pub(crate) fn endpoint(&self, address: &str) {
         let address = address.parse().unwrap();
-        self.others.0.lock().unwrap().endpoints.insert(address);
+        let mut said = self.others.0.lock().unwrap();
+        said.endpoints.insert(address, None);
+    }
+
+    /// There is an endpoint with this address, which is joined to the sandbox of this name.
+    pub(crate) fn joined(&self, address: &str, sandbox: &str) {
+        let (address, sandbox) = (address.parse().unwrap(), format!("/elsewhere/{sandbox}"));
+        let mut said = self.others.0.lock().unwrap();
+        said.endpoints.insert(address, Some(sandbox));
     }
 
     /// What the process has written.

@@ -212,6 +212,26 @@ fn dockers_resolver_may_come_back_at_another_port() {
     assert_eq!(web.ask("db"), ["10.64.1.2"]);
 }
 
+/// As up to Engine 27: the sandbox comes when all is known of it, and its process soon afterwards.
+#[test]
+fn a_sandbox_that_was_joined_before_is_served_without_an_address() {
+    if !prepared() {
+        return;
+    }
+    let host = Host::start();
+    host.joined("10.64.0.1", "web");
+    let web = Sandbox::new(&host.sandboxes(), "web");
+    let other = Sandbox::new(&host.sandboxes(), "other");
+    wait_for("web is served", || {
+        web.run("nft list tables").contains("drover")
+    });
+    web.join("eth0", "172.18.0.2");
+    web.join("eth1", "10.64.0.1");
+    host.say(is_there(container(1, "web", "a", "10.64.0.1")));
+    wait_for("it is told of itself", || web.ask("web") == ["10.64.0.1"]);
+    assert!(!other.run("nft list tables").contains("drover"));
+}
+
 #[test]
 fn a_sandbox_is_waited_for_until_it_is_served() {
     if !prepared() {

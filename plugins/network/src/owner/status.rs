@@ -127,7 +127,7 @@ impl Owner {
                 network: endpoint.network.clone(),
                 addresses: endpoint.addresses.iter().copied().collect(),
                 mac: endpoint.mac,
-                joined: endpoint.joined.is_some(),
+                sandbox: endpoint.joined.as_ref().map(|it| it.sandbox.clone()),
                 present: present.contains_key(&id.port_link()),
             });
         Ok(EndpointTable {

@@ -144,7 +144,11 @@ pub(super) fn endpoints(facts: &Facts) -> Outcome {
         return no_answer(NETWORK);
     };
     let mut findings = Vec::new();
-    for endpoint in table.endpoints.iter().filter(|endpoint| endpoint.joined) {
+    for endpoint in table
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.sandbox.is_some())
+    {
         let (id, network) = (endpoint.endpoint.short(), endpoint.network.short());
         let known = facts.engine_endpoints.as_ref();
         if known.is_some_and(|known| !known.contains(endpoint.endpoint.as_str())) {
