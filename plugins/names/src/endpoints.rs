@@ -26,28 +26,19 @@ pub(crate) struct Endpoints {
 
 /// What may be Drover's.
 #[derive(Debug)]
-enum Wanted {
-    /// A sandbox, by the name of its file: the engine may name its folder otherwise.
-    Sandbox(OsString),
-    /// One of these addresses.
-    Addresses(BTreeSet<IpAddr>),
+struct Wanted {
+    /// The name of the sandbox's file: the engine may name its folder otherwise.
+    file: Option<OsString>,
+    addresses: BTreeSet<IpAddr>,
 }
 
 impl Endpoints {
-    /// Whether one of these addresses is Drover's; `false` when nobody can tell.
-    pub(crate) async fn have(&self, addresses: &BTreeSet<IpAddr>) -> bool {
-        self.ask(Wanted::Addresses(addresses.clone())).await
-    }
-
-    /// Whether an endpoint of Drover's is joined to a sandbox; `false` when nobody can tell.
-    pub(crate) async fn are_joined_to(&self, sandbox: &Path) -> bool {
-        match sandbox.file_name() {
-            Some(file) => self.ask(Wanted::Sandbox(file.to_owned())).await,
-            None => false,
-        }
-    }
-
-    async fn ask(&self, wanted: Wanted) -> bool {
+    /// Whether an endpoint of Drover's is joined to a sandbox, or has one of these addresses; `false` when nobody can tell.
+    pub(crate) async fn have(&self, sandbox: &Path, addresses: &BTreeSet<IpAddr>) -> bool {
+        let wanted = Wanted {
+            file: sandbox.file_name().map(OsStr::to_owned),
+            addresses: addresses.clone(),
+        };
         let (reply, answer) = oneshot::channel();
         if self.questions.send((wanted, reply)).await.is_err() {
             return false;
@@ -104,9 +95,9 @@ impl Ours {
     }
 
     fn have(&self, wanted: &Wanted) -> bool {
-        match wanted {
-            Wanted::Sandbox(file) => self.sandboxes.contains(file),
-            Wanted::Addresses(addresses) => addresses.iter().any(|it| self.addresses.contains(it)),
-        }
+        let mut addresses = wanted.addresses.iter();
+        let file = wanted.file.as_ref();
+        file.is_some_and(|file| self.sandboxes.contains(file))
+            || addresses.any(|it| self.addresses.contains(it))
     }
 }

@@ -246,7 +246,9 @@ impl Tended {
         // One that goes on while things happen, or they would hold renewing up.
         let mut ticks = tokio::time::interval(AGAIN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.is_drovers = self.is_ours(&BTreeSet::new()).await;
+        // Up to Engine 27 endpoints are joined before there is a namespace: that it is ours is known before it has addresses.
+        let endpoints = &self.sandboxes.endpoints;
+        self.is_drovers = endpoints.have(&self.path, &self.current).await;
         self.look(&mut addresses).await?;
         loop {
             self.settle().await;
@@ -271,17 +273,11 @@ impl Tended {
         let found = addresses.current().await?;
         let current: BTreeSet<IpAddr> = found.into_iter().filter(is_particular).collect();
         if current != self.current {
-            self.is_drovers = self.is_ours(&current).await;
+            let endpoints = &self.sandboxes.endpoints;
+            self.is_drovers = endpoints.have(&self.path, &current).await;
             self.current = current;
         }
         Ok(())
-    }
-
-    /// Up to Engine 27 endpoints are joined before there is a namespace: that it is ours is known before it has addresses.
-    async fn is_ours(&self, addresses: &BTreeSet<IpAddr>) -> bool {
-        let endpoints = &self.sandboxes.endpoints;
-        endpoints.are_joined_to(&self.path).await
-            || (!addresses.is_empty() && endpoints.have(addresses).await)
     }
 
     /// Serves it if it is ours, and not if it is not.
