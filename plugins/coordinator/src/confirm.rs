@@ -24,7 +24,7 @@ const LEASES: Duration = Duration::from_secs(300);
 /// How long after a new engine process leases are confirmed and endpoints compared again: by then it has restored its
 /// containers.
 const ENGINE_SETTLES: Duration = Duration::from_secs(10);
-/// How long after a new engine process endpoints are compared for the last time; a slow one is not done sooner.
+/// How long after a new engine process endpoints are compared again and again; a slow one is not done sooner.
 const ENGINE_IS_SETTLED: Duration = Duration::from_secs(150);
 /// Leases that are younger, in seconds, may belong to a container that is being started.
 const YOUNG: u64 = 60;
