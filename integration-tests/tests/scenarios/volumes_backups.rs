@@ -8,6 +8,7 @@ use integration_tests::lab::{IMAGE, Lab};
 use integration_tests::process;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;
+use serde_json::Value;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "a_volume_is_backed_up_and_made_anew_on_another_host",
@@ -31,6 +32,7 @@ fn moved(lab: &mut Lab) -> Result<()> {
     one.run(&format!(
         "docker run --rm -v pg:/data {IMAGE} sh -c 'echo one > /data/rows; ln -s rows /data/link; chown 9:9 /data/rows'"
     ))?;
+    asked_for(one)?;
     backed_up(one)?;
     let from = format!("/proc/{}/root{REPOSITORY}", one.init()?);
     let two = lab.host(1)?;
@@ -40,6 +42,31 @@ fn moved(lab: &mut Lab) -> Result<()> {
     two.run("umask 077; echo wrong > /root/password")?;
     two.drover_up("")?;
     made_anew(two)
+}
+
+/// A volume is backed up by its name, and its snapshot does not stay.
+fn asked_for(host: &Host) -> Result<()> {
+    host.run("docker volume create -d drover-vol plain")?;
+    host.run(&format!(
+        "docker run --rm -v plain:/data {IMAGE} dd if=/dev/urandom of=/data/rows bs=1M count=4"
+    ))?;
+    let place = "--to /var/lib/asked --password-file /root/password --bandwidth 2M";
+    let told = host.run(&format!(
+        "drover backup create plain {place} --init --tag by-hand --json"
+    ))?;
+    let events = told.lines().map(serde_json::from_str);
+    let mut events: Vec<Value> = events.collect::<Result<_, _>>()?;
+    let made = events.pop().unwrap_or_default();
+    let kind = &made["outcome"]["kind"];
+    ensure!(made["event"] == "done" && kind == "created", "{told}");
+    let saving = |it: &Value| it["event"] == "progress" && it["phase"] == "saving";
+    ensure!(events.iter().any(saving), "no progress: {told}");
+    let status = host.run("docker volume inspect -f '{{json .Status}}' plain")?;
+    ensure!(status.contains("\"to\":\"/var/lib/asked\""), "{status}");
+    let left = host.drover_json("volume snapshot ls")?;
+    let none = left["snapshots"].as_array().is_some_and(Vec::is_empty);
+    ensure!(none, "{left}");
+    Ok(())
 }
 
 /// Waits for the schedule, and sees what is told of it.

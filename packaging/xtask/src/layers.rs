@@ -14,7 +14,7 @@ use serde_json::Value;
 const HEIGHTS: &[(&str, u8)] = &[
     ("drover-model", 0),
     ("drover-authorization", 1),
-    ("drover-backup-protocol", 1),
+    ("drover-backup-protocol", 0),
     ("drover-control-api", 1),
     ("drover-ipsec", 1),
     ("drover-lvm-protocol", 1),

@@ -7,21 +7,25 @@ mod arguments;
 mod bar;
 mod show;
 
+use std::convert::Infallible;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use drover_backup_protocol::{
     Create, Event, Failure, FailureKind, Operation, Outcome, Repository, Request, Restore, Source,
     Target,
 };
+use drover_control_api::volume::{BackUpVolume, BackupProgress};
 use drover_daemon::{Exit, Settings};
-use drover_model::ByteSize;
+use drover_model::{ByteSize, VolumeName};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use crate::ask::{CommandError, REFUSED};
+use crate::ask::{CommandError, LIMIT, REFUSED, ask};
 use crate::output;
+use crate::process::Process;
 use crate::up::find_named;
 pub(crate) use arguments::BackupCommand;
 use arguments::{CreateArguments, RestoreArguments, Where};
@@ -30,11 +34,20 @@ use bar::Bar;
 /// The worker.
 const PROGRAM: &str = "drover-backup";
 
+/// How long a backup of a volume is waited for; it goes on afterwards.
+const LONGEST: Duration = Duration::from_hours(48);
+
+/// How often is asked how far it is.
+const ASKING: Duration = Duration::from_millis(500);
+
 /// Does what a `drover backup` command says.
 pub(crate) async fn run(settings: &Settings, command: BackupCommand) -> Result<u8, CommandError> {
     let (place, operation) = match command {
         BackupCommand::Init(place) => (place, Operation::Init),
-        BackupCommand::Create(arguments) => create(settings, arguments)?,
+        BackupCommand::Create(mut arguments) => match arguments.source.take() {
+            Some(path) => create(settings, arguments, &path)?,
+            None => return back_up_volume(settings, arguments).await,
+        },
         BackupCommand::Ls(arguments) => {
             let volume = arguments.volume;
             (arguments.place, Operation::List { volume })
@@ -90,6 +103,7 @@ fn repository(place: Where) -> Repository {
 fn create(
     settings: &Settings,
     arguments: CreateArguments,
+    path: &Path,
 ) -> Result<(Where, Operation), CommandError> {
     let host = settings.host_name.as_ref().map(ToString::to_string);
     let create = Create {
@@ -98,11 +112,78 @@ fn create(
         time: None,
         tags: arguments.tag,
         facts: std::collections::BTreeMap::new(),
-        source: source(&arguments.source)?,
+        source: source(path)?,
         parent: None,
         init: arguments.init,
     };
     Ok((arguments.place, Operation::Create(create)))
+}
+
+/// Has drover-vol back up what a snapshot of the volume keeps.
+async fn back_up_volume(
+    settings: &Settings,
+    arguments: CreateArguments,
+) -> Result<u8, CommandError> {
+    let volume = arguments
+        .volume
+        .parse()
+        .map_err(|error| CommandError::Other {
+            sentence: format!("{error}"),
+            code: Exit::Usage.code(),
+        })?;
+    let events = arguments.place.json || !stdout().is_terminal();
+    let mut repository = repository(arguments.place);
+    // Paths are of the directory that the command was given in.
+    for file in std::iter::once(&mut repository.password_file)
+        .chain(&mut repository.options_file)
+        .chain(&mut repository.cache)
+    {
+        *file = std::path::absolute(&*file)
+            .map_err(|error| CommandError::refused(format!("`{}`: {error}", file.display())))?;
+    }
+    let request = BackUpVolume {
+        volume,
+        repository,
+        tags: arguments.tag,
+        init: arguments.init,
+    };
+    let created = tokio::select! {
+        created = ask(settings, Process::Volumes, &request, LONGEST) => created?,
+        never = watch(settings, &request.volume, events) => match never {},
+    };
+    let outcome = Outcome::Created(created);
+    if events {
+        let line = serde_json::to_string(&Event::Done { outcome }).map_err(died)?;
+        output::line(&line);
+    } else {
+        output::line(&show::outcome(&outcome));
+    }
+    Ok(0)
+}
+
+/// Shows how far the backup of a volume is, for as long as it is waited for.
+async fn watch(settings: &Settings, volume: &VolumeName, events: bool) -> Infallible {
+    let mut bar = Bar::new();
+    let mut shown = None;
+    let asked = BackupProgress {
+        volume: volume.clone(),
+    };
+    loop {
+        tokio::time::sleep(ASKING).await;
+        // What is wrong, whoever asked for the backup is told.
+        let answer = ask(settings, Process::Volumes, &asked, LIMIT).await;
+        let Some(progress) = answer.ok().and_then(|it| it.progress) else {
+            continue;
+        };
+        if !events {
+            bar.show(&progress);
+        } else if shown != Some(progress)
+            && let Ok(line) = serde_json::to_string(&Event::Progress(progress))
+        {
+            output::line(&line);
+        }
+        shown = Some(progress);
+    }
 }
 
 /// The name of this machine.

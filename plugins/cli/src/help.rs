@@ -170,11 +170,12 @@ Example:
 /// Under `drover backup create --help`.
 pub(crate) const BACKUP_CREATE: &str = "\
 Only what the repository does not have yet is sent. A backup that was interrupted goes on where it
-was. What is backed up must not change meanwhile: give a snapshot of what is in use. restic reads
-what this writes.
+was. Of a volume of drover-vol a snapshot is backed up, and removed. What `--source` names must not
+change meanwhile: give a snapshot of what is in use. restic reads what this writes.
 
-Example:
-  drover backup create pg --source /mnt/snapshots/pg --to s3://backups/web \\
+Examples:
+  drover backup create pg --to /backups --password-file /etc/drover/backup-password
+  drover backup create disk --source /dev/vg/disk-snapshot --to s3://backups/web \\
       --password-file /etc/drover/backup-password --options-file /etc/drover/s3 --init";
 
 /// Under `drover backup restore --help`.

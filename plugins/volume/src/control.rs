@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use drover_backup_protocol::Created;
 use drover_control_api::plugin::{Identity, TornDown, WhoAreYou};
 use drover_control_api::volume::{
-    CompareSnapshot, CreateSnapshot, DifferenceEntry, Differences, MountSnapshot, PauseVolume,
-    PoolReport, RemoveSnapshot, ResizeVolume, RestoreTrash, RollBack, SnapshotEntry,
-    SnapshotProject, SnapshotTable, Snapshots, TearDownVolumes, VolumeEntry, VolumeReport,
-    VolumeStatus, VolumeTable, Volumes,
+    BackUpVolume, BackupProgress, CompareSnapshot, CreateSnapshot, DifferenceEntry, Differences,
+    HowFar, MountSnapshot, PauseVolume, PoolReport, RemoveSnapshot, ResizeVolume, RestoreTrash,
+    RollBack, SnapshotEntry, SnapshotProject, SnapshotTable, Snapshots, TearDownVolumes,
+    VolumeEntry, VolumeReport, VolumeStatus, VolumeTable, Volumes,
 };
 use drover_control_api::{Empty, Failure, Method};
 use drover_http::control::{answer, decode};
@@ -24,6 +25,7 @@ use crate::NAME;
 use crate::clock::{now, stamp};
 use crate::error::{Error, Result};
 use crate::pools::Pool;
+use crate::work::backup::Destination;
 use crate::work::{Work, blocking};
 
 /// The label of Compose's volumes.
@@ -323,6 +325,27 @@ impl Control {
         Ok(self.entry_of(&changed.ok_or_else(gone)?))
     }
 
+    /// In a task of its own, so that the snapshot is removed also when whoever asked has gone.
+    async fn back_up(&self, asked: BackUpVolume) -> Result<Created> {
+        let record = self.work.catalogue.ready(&asked.volume)?;
+        let destination = Destination {
+            repository: asked.repository,
+            tags: asked.tags,
+            init: asked.init,
+        };
+        let work = self.work.clone();
+        let backup = tokio::spawn(async move { work.back_up(&record, destination).await });
+        backup
+            .await
+            .map_err(|error| Error::Internal(format!("the backup was not made: {error}")))?
+    }
+
+    fn how_far(&self, asked: &BackupProgress) -> Result<HowFar> {
+        let record = self.work.catalogue.ready(&asked.volume)?;
+        let progress = self.work.progress(&record.id);
+        Ok(HowFar { progress })
+    }
+
     async fn tear_down(&self, asked: &TearDownVolumes) -> Result<TornDown> {
         let mut removed = Vec::new();
         let volumes = self.work.catalogue.volumes();
@@ -381,6 +404,9 @@ impl Service for Control {
             Snapshots::PATH => {
                 run::<Snapshots, _>(body, async |it| self.snapshots(&it).await).await
             }
+            BackupProgress::PATH => {
+                run::<BackupProgress, _>(body, async |it| self.how_far(&it)).await
+            }
             PauseVolume::PATH => run::<PauseVolume, _>(body, async |it| self.pause(&it)).await,
             CompareSnapshot::PATH => {
                 run::<CompareSnapshot, _>(body, async |it| self.compare(it).await).await
@@ -414,6 +440,9 @@ impl Control {
             }
             SnapshotProject::PATH => {
                 run::<SnapshotProject, _>(body, async |it| self.snapshot_project(it).await).await
+            }
+            BackUpVolume::PATH => {
+                run::<BackUpVolume, _>(body, async |it| self.back_up(it).await).await
             }
             RemoveSnapshot::PATH => {
                 run::<RemoveSnapshot, _>(body, async |it| {

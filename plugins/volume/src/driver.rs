@@ -87,7 +87,12 @@ fn text<T: ToString>(value: Option<T>, otherwise: &str) -> Value {
 fn last_backup(backups: &BackupHistory) -> Value {
     match &backups.last {
         None => json!("never"),
-        Some(last) => json!({"takenAt": rfc3339(last.taken_at), "id": last.id}),
+        Some(last) => json!({
+            "takenAt": rfc3339(last.taken_at),
+            "id": last.id,
+            "to": last.to,
+            "size": last.size,
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Changes of volumes: one at a time for each volume, its intent on the disk before it is begun.
 
-mod backup;
+pub(crate) mod backup;
 mod create;
 mod remove;
 mod snapshot;

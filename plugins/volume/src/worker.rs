@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::process::Stdio;
 
-use drover_backup_protocol::{Event, Outcome, Request};
+use drover_backup_protocol::{Event, Outcome, Progress, Request};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tracing::warn;
@@ -14,13 +14,14 @@ use crate::error::{Error, Result};
 /// The program.
 pub(crate) const PROGRAM: &str = "drover-backup";
 
-/// Has a piece of work done, or killed once `stop` is there. It has ended when this returns.
+/// Has a piece of work done, or killed once `stop` is there. It has ended when this returns. `told` hears how far it is.
 ///
 /// # Errors
 /// When the worker cannot be started, cannot do it, or dies.
 pub(crate) async fn run(
     program: &Path,
     request: &Request,
+    told: impl Fn(Progress),
     stop: impl Future<Output = ()>,
 ) -> Result<Outcome> {
     // Also when nobody waits for this any more; and it ends by itself when this process is killed.
@@ -36,7 +37,7 @@ pub(crate) async fn run(
             ))
         })?;
     let outcome = tokio::select! {
-        outcome = converse(&mut child, request) => outcome,
+        outcome = converse(&mut child, request, told) => outcome,
         () = stop => Err(Error::Conflict("it was stopped: its volume goes".to_owned())),
     };
     // One that has told how its work ended has nothing left to do.
@@ -44,7 +45,11 @@ pub(crate) async fn run(
     outcome
 }
 
-async fn converse(child: &mut Child, request: &Request) -> Result<Outcome> {
+async fn converse(
+    child: &mut Child,
+    request: &Request,
+    told: impl Fn(Progress),
+) -> Result<Outcome> {
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(died("it has no standard input and output"));
     };
@@ -55,7 +60,7 @@ async fn converse(child: &mut Child, request: &Request) -> Result<Outcome> {
     let mut ended = None;
     while let Some(line) = lines.next_line().await.map_err(died)? {
         match serde_json::from_str(&line).map_err(died)? {
-            Event::Progress(_) => {}
+            Event::Progress(progress) => told(progress),
             Event::Warning { message } => warn!("{PROGRAM}: {message}"),
             Event::Done { outcome } => ended = Some(Ok(outcome)),
             Event::Failed(failure) => ended = Some(Err(failure.into())),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use drover_backup_protocol::{Created, Progress, Repository};
 use drover_model::{BackendKind, ByteSize, SnapshotId, SnapshotName, VolumeId, VolumeName};
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +148,38 @@ pub struct PauseVolume {
     pub paused: bool,
 }
 method!(PauseVolume, "/Drover.PauseVolume", VolumeEntry);
+
+/// Back a volume up as it is at this moment, from a snapshot that is removed again. It goes on when whoever asked has gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackUpVolume {
+    /// Which.
+    pub volume: VolumeName,
+    /// Where to.
+    pub repository: Repository,
+    /// What the user wants to find it by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Makes the repository when there is none.
+    #[serde(default)]
+    pub init: bool,
+}
+method!(BackUpVolume, "/Drover.BackUpVolume", Created);
+
+/// Tell how far the backup of a volume is that is being made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupProgress {
+    /// Of which volume.
+    pub volume: VolumeName,
+}
+method!(BackupProgress, "/Drover.BackupProgress", HowFar);
+
+/// Answer to [`BackupProgress`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HowFar {
+    /// `None` while there is nothing to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
 
 /// Take a snapshot of each of these volumes, all at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

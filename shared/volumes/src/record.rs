@@ -83,6 +83,12 @@ pub struct LastBackup {
     pub taken_at: UnixSeconds,
     /// The backup's id in its repository.
     pub id: String,
+    /// The URL of the repository; empty where it was not noted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub to: String,
+    /// The size of all files together, bytes.
+    #[serde(default)]
+    pub size: u64,
 }
 
 impl VolumeRecord {

@@ -13,7 +13,7 @@ use crate::help;
 pub(crate) enum BackupCommand {
     /// Make a repository for backups
     Init(Where),
-    /// Back up a directory, a device or an image under the name of a volume
+    /// Back up a volume, or a directory, a device or an image under its name
     #[command(after_help = help::BACKUP_CREATE)]
     Create(CreateArguments),
     /// List the backups in a repository
@@ -62,9 +62,9 @@ pub(crate) struct Where {
 pub(crate) struct CreateArguments {
     /// The name that the backup is found by
     pub(super) volume: String,
-    /// What is backed up: a directory, a block device, or the image of one
+    /// What is backed up: a directory, a block device, or the image of one; else the volume of this name
     #[arg(long, value_name = "PATH")]
-    pub(super) source: PathBuf,
+    pub(super) source: Option<PathBuf>,
     /// Something to find the backup by; may be given again
     #[arg(long, value_name = "TEXT")]
     pub(super) tag: Vec<String>,

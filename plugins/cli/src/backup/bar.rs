@@ -62,6 +62,12 @@ impl Bar {
     }
 }
 
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 const fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::Opening => "opening",

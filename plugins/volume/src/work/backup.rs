@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drover_backup_protocol::{
-    Create, Created, Operation, Outcome, Repository, Request, Restore, Selector, Source, Target,
+    Create, Created, Operation, Outcome, Progress, Repository, Request, Restore, Selector, Source,
+    Target,
 };
 use drover_daemon::Settings;
 use drover_model::VolumeId;
@@ -32,7 +33,13 @@ pub(crate) struct Workers {
     program: PathBuf,
     host: String,
     slots: Semaphore,
-    running: Mutex<BTreeMap<VolumeId, watch::Sender<bool>>>,
+    running: Mutex<BTreeMap<VolumeId, Running>>,
+}
+
+/// A worker that runs.
+struct Running {
+    stop: watch::Sender<bool>,
+    progress: Option<Progress>,
 }
 
 /// What is done for a volume now; another for it is refused until this is dropped.
@@ -62,7 +69,11 @@ impl Workers {
             ));
         }
         let (sender, stop) = watch::channel(false);
-        running.insert(volume.clone(), sender);
+        let begun = Running {
+            stop: sender,
+            progress: None,
+        };
+        running.insert(volume.clone(), begun);
         Ok(Turn {
             workers: self,
             volume,
@@ -75,7 +86,13 @@ impl Workers {
         let stop = async {
             drop(turn.stop.wait_for(|stop| *stop).await);
         };
-        worker::run(&self.program, request, stop).await
+        let told = |progress| {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(running) = running.get_mut(volume) {
+                running.progress = Some(progress);
+            }
+        };
+        worker::run(&self.program, request, told, stop).await
     }
 }
 
@@ -94,6 +111,14 @@ impl Drop for Turn<'_> {
 fn machine() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
+}
+
+/// Where a backup goes to, and how it is marked.
+pub(crate) struct Destination {
+    pub(crate) repository: Repository,
+    pub(crate) tags: Vec<String>,
+    /// Whether the repository is made when there is none.
+    pub(crate) init: bool,
 }
 
 /// Where the options of a volume say that its backups are.
@@ -129,12 +154,19 @@ impl Work {
         running.contains_key(volume)
     }
 
+    /// How far the worker of a volume is, once it has told.
+    pub(crate) fn progress(&self, volume: &VolumeId) -> Option<Progress> {
+        let running = &self.backups.running;
+        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(volume)?.progress
+    }
+
     /// Ends the worker of a volume, if there is one, and waits until it is gone.
     pub(crate) async fn stop_worker(&self, volume: &VolumeId) {
         let running = {
             let running = &self.backups.running;
             let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.get(volume).cloned()
+            running.get(volume).map(|it| it.stop.clone())
         };
         if let Some(running) = running {
             running.send_replace(true);
@@ -190,7 +222,7 @@ impl Work {
         let outcome = match (begun, self.backups.slots.acquire().await) {
             (Err(error), _) => Err(error),
             (Ok(_), Err(_closed)) => return,
-            (Ok(_), Ok(_slot)) => self.back_up(&record).await,
+            (Ok(_), Ok(_slot)) => self.back_up_as_options_say(&record).await,
         };
         match outcome {
             Ok(made) => {
@@ -216,16 +248,29 @@ impl Work {
         }
     }
 
-    /// Backs a volume up, as it is at this moment, to where its options say.
-    pub(crate) async fn back_up(&self, record: &VolumeRecord) -> Result<Created> {
-        let repository = repository(record)?;
+    async fn back_up_as_options_say(&self, record: &VolumeRecord) -> Result<Created> {
+        let destination = Destination {
+            repository: repository(record)?,
+            tags: Vec::new(),
+            init: true,
+        };
+        self.back_up(record, destination).await
+    }
+
+    /// Backs a volume up, as it is at this moment.
+    pub(crate) async fn back_up(
+        &self,
+        record: &VolumeRecord,
+        destination: Destination,
+    ) -> Result<Created> {
+        let url = destination.repository.url.clone();
         let name = format!("backup-{}", stamp(now())).parse()?;
         let names = std::slice::from_ref(&record.name);
         let taken = self.snapshot(names, &name, SnapshotReason::Working).await?;
         let Some(snapshot) = taken.snapshots.into_iter().next() else {
             return Err(Error::Internal("no snapshot was taken".to_owned()));
         };
-        let made = self.save(record, &snapshot, repository).await;
+        let made = self.save(record, &snapshot, destination).await;
         let _gate = self.gate(&record.name).await;
         if let Err(error) = self.purge_snapshot(&snapshot).await {
             warn!(volume = %record.name, snapshot = %snapshot.name, error = error.sentence(), "is removed later");
@@ -234,10 +279,15 @@ impl Work {
         let last = LastBackup {
             taken_at: snapshot.taken_at,
             id: made.backup.id.clone(),
+            to: url,
+            size: made.backup.size,
         };
         self.catalogue.change(&record.id, |it| {
+            // One to another place says nothing of the schedule's.
+            if it.options.backup_to.as_ref() == Some(&last.to) {
+                it.backups.failure = None;
+            }
             it.backups.last = Some(last);
-            it.backups.failure = None;
         })?;
         Ok(made)
     }
@@ -247,7 +297,7 @@ impl Work {
         &self,
         record: &VolumeRecord,
         snapshot: &SnapshotRecord,
-        repository: Repository,
+        destination: Destination,
     ) -> Result<Created> {
         let backend = self.pools.of(record.backend).await?;
         let at = self.snapshot_point(&record.name, &snapshot.name);
@@ -257,14 +307,14 @@ impl Work {
             volume: record.name.to_string(),
             host: self.backups.host.clone(),
             time: i64::try_from(snapshot.taken_at).ok(),
-            tags: Vec::new(),
+            tags: destination.tags,
             facts: BTreeMap::new(),
             source: Source::Tree { path: at },
             parent: None,
-            init: true,
+            init: destination.init,
         };
         let request = Request {
-            repository,
+            repository: destination.repository,
             operation: Operation::Create(create),
         };
         match self.backups.run(&record.id, &request).await? {

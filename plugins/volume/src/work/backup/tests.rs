@@ -245,6 +245,44 @@ fn a_schedule_backs_up_what_a_snapshot_kept_and_removes_it() {
 }
 
 #[test]
+fn a_backup_to_another_place_leaves_the_failure_of_the_schedule() {
+    let Some(lab) = btrfs() else { return };
+    lab.create("pg", &[("backup-schedule", "daily")]).unwrap();
+    fs::write(lab.attached("pg").join("rows"), "one\n").unwrap();
+    let path = |name: &str| lab.folder.path().join(name);
+    fs::rename(path("password"), path("elsewhere")).unwrap();
+    let work = lab.work.clone();
+    lab.runtime
+        .block_on(work.back_up_on_schedule(lab.record("pg"), 1));
+    let to = path("other").display().to_string();
+    let back_up = |init| {
+        let destination = Destination {
+            repository: Repository {
+                url: to.clone(),
+                password_file: path("elsewhere"),
+                options_file: None,
+                cache: None,
+                bandwidth: None,
+            },
+            tags: vec!["asked".to_owned()],
+            init,
+        };
+        let record = lab.record("pg");
+        lab.runtime.block_on(lab.work.back_up(&record, destination))
+    };
+    let none = back_up(false).unwrap_err().sentence();
+    assert!(none.contains("repository"), "{none}");
+    assert!(lab.work.catalogue.snapshots(None).is_empty());
+    let made = back_up(true).unwrap();
+    assert_eq!(made.backup.tags, ["asked"]);
+    let backups = lab.record("pg").backups;
+    assert!(backups.failure.unwrap().contains("password"));
+    let last = backups.last.unwrap();
+    assert_eq!((last.to, last.size), (to.clone(), made.backup.size));
+    assert!(lab.work.catalogue.snapshots(None).is_empty());
+}
+
+#[test]
 fn a_volume_that_goes_stops_its_backup() {
     let Some(lab) = btrfs() else { return };
     let options = [("backup-schedule", "daily"), ("on-remove", "delete")];
