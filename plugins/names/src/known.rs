@@ -48,6 +48,11 @@ impl Known {
         self.followed.load(Ordering::Relaxed)
     }
 
+    /// Whether the registry can tell what it has not told yet: it is followed, and has news itself.
+    pub(crate) fn may_tell(&self) -> bool {
+        self.is_followed() && self.read(|directory| directory.stale_since().is_none())
+    }
+
     /// Changes when a container of this host may have.
     pub(crate) fn local_changes(&self) -> watch::Receiver<u64> {
         self.local.subscribe()

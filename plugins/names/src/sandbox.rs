@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use drover_control_api::names::{AwaitSandbox, Awaited, HookKind, NameCounters, SandboxEntry};
 use drover_control_api::record::UnixSeconds;
 use drover_kernel::{Addresses, Error, Hold, Namespace};
+use drover_model::Pool;
 use drover_names::View;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -197,7 +198,7 @@ impl Sandboxes {
             namespace,
             seen,
             current: BTreeSet::new(),
-            is_drovers: false,
+            pools: None,
             sandbox: None,
             serving: None,
         };
@@ -223,6 +224,25 @@ impl Sandboxes {
             })
         })
     }
+
+    /// Somebody of whom the registry has not told, by the pools that it has places in: while the registry cannot tell, it
+    /// finds those of its networks who are known.
+    fn unknown_in(&self, pools: impl Iterator<Item = Pool>) -> Asker {
+        self.known.read(|directory| {
+            let networks = pools.filter_map(|pool| directory.network_in(pool));
+            let networks: BTreeSet<_> = networks.collect();
+            let names = networks.iter().filter_map(|id| directory.network_name(id));
+            Asker {
+                is_known: false,
+                name: None,
+                networks: names.map(str::to_owned).collect(),
+                view: View {
+                    container: None,
+                    networks: networks.into_iter().cloned().collect(),
+                },
+            }
+        })
+    }
 }
 
 /// What is known of a namespace that is seen to.
@@ -233,8 +253,8 @@ struct Tended {
     seen: Instant,
     /// Its addresses, without those that every namespace has.
     current: BTreeSet<IpAddr>,
-    /// Whether one of them is an endpoint's of ours.
-    is_drovers: bool,
+    /// Those of the endpoints of ours that are in it; `None` when none is.
+    pools: Option<BTreeSet<Pool>>,
     sandbox: Option<Arc<Sandbox>>,
     serving: Option<Serving>,
 }
@@ -248,7 +268,7 @@ impl Tended {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Up to Engine 27 endpoints are joined before there is a namespace: that it is ours is known before it has addresses.
         let endpoints = &self.sandboxes.endpoints;
-        self.is_drovers = endpoints.have(&self.path, &self.current).await;
+        self.pools = endpoints.pools_of(&self.path, &self.current).await;
         self.look(&mut addresses).await?;
         loop {
             self.settle().await;
@@ -274,7 +294,7 @@ impl Tended {
         let current: BTreeSet<IpAddr> = found.into_iter().filter(is_particular).collect();
         if current != self.current {
             let endpoints = &self.sandboxes.endpoints;
-            self.is_drovers = endpoints.have(&self.path, &current).await;
+            self.pools = endpoints.pools_of(&self.path, &current).await;
             self.current = current;
         }
         Ok(())
@@ -283,14 +303,15 @@ impl Tended {
     /// Serves it if it is ours, and not if it is not.
     async fn settle(&mut self) {
         let asker = self.sandboxes.identify(&self.current);
-        if asker.is_none() && !self.is_drovers {
+        if asker.is_none() && self.pools.is_none() {
             self.leave();
             return;
         }
+        let pools = self.pools.iter().flatten().copied();
+        let asker = asker.unwrap_or_else(|| self.sandboxes.unknown_in(pools));
         let (path, seen) = (&self.path, self.seen);
         let sandbox = self.sandbox.get_or_insert_with(|| {
-            let asker = asker.clone().unwrap_or_default();
-            let sandbox = Arc::new(Sandbox::new(path, asker, seen.elapsed()));
+            let sandbox = Arc::new(Sandbox::new(path, asker.clone(), seen.elapsed()));
             let mut served = self
                 .sandboxes
                 .served
@@ -299,14 +320,14 @@ impl Tended {
             served.insert(path.clone(), sandbox.clone());
             sandbox
         });
-        if let Some(asker) = asker {
+        sandbox.asker.send_if_modified(|known| {
             // What was known stays while the registry does not know better.
-            sandbox.asker.send_if_modified(|known| {
-                let changed = *known != asker;
+            let is_news = (asker.is_known || !known.is_known) && *known != asker;
+            if is_news {
                 *known = asker;
-                changed
-            });
-        }
+            }
+            is_news
+        });
         if self.serving.is_none() {
             let sandbox = sandbox.clone();
             self.begin(sandbox).await;

@@ -62,7 +62,7 @@ impl Shared {
     /// What the asker may see; waits for it a while.
     async fn view(&self) -> View {
         let mut asker = self.sandbox.asker();
-        if self.known.is_followed() {
+        if self.known.may_tell() {
             let known = asker.wait_for(|asker| asker.is_known);
             // Not told in time: what is known then is what there is.
             drop(tokio::time::timeout(self.sandbox.patience(), known).await);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use drover_control_api::record::UnixSeconds;
 use drover_control_api::registry::{ContainerRecord, RegistryEvent};
-use drover_model::{HostName, LogicalNetworkId};
+use drover_model::{HostName, LogicalNetworkId, Pool};
 
 use crate::index::Network;
 use crate::place::{HostStanding, Place, names_of};
@@ -126,6 +126,14 @@ impl Directory {
         let near = holders.filter(|place| place.near && place.standing.counts());
         let records = near.filter_map(|place| local.get(&place.id));
         records.max_by_key(|record| record.started_at)
+    }
+
+    /// The network whose addresses are in a pool: pools are one network's. `None` while nobody is known there.
+    #[must_use]
+    pub fn network_in(&self, pool: Pool) -> Option<&LogicalNetworkId> {
+        let mut networks = self.networks.iter();
+        let found = networks.find(|(_, network)| network.is_in(pool));
+        found.map(|(id, _)| id)
     }
 
     /// A network by its name in Docker; the one with the smallest id if there are several.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use drover_control_api::names::NameKind;
-use drover_model::HostName;
+use drover_model::{HostName, Pool};
 
 use crate::name::fold;
 use crate::place::{Place, is_own, rank};
@@ -123,6 +123,11 @@ impl Network {
         let found = within.and_then(|head| self.claims.get(head));
         let found = found.or_else(|| self.claims.get(name));
         found.map(Vec::as_slice)
+    }
+
+    /// Whether somebody has an address of a pool.
+    pub(crate) fn is_in(&self, pool: Pool) -> bool {
+        self.addresses.keys().any(|address| pool.contains(*address))
     }
 
     /// Who has an address.

@@ -89,7 +89,7 @@ impl Server {
     fn view(&mut self) -> Option<View> {
         let asker = self.asker.borrow_and_update();
         let waits = !asker.is_known
-            && self.shared.known.is_followed()
+            && self.shared.known.may_tell()
             && (self.held.is_empty() || !self.shared.sandbox.patience().is_zero());
         (!waits).then(|| asker.view.clone())
     }

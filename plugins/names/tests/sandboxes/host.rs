@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_control_api::names::{NameReport, NameStatus, SandboxEntry};
-use drover_control_api::plugin::{EndpointEntry, EndpointTable, Endpoints};
+use drover_control_api::plugin::{EndpointEntry, EndpointTable, Endpoints, NetworkEntry};
 use drover_control_api::registry::{Attachment, ContainerRecord, PATH, RegistryEvent};
 use drover_control_api::{Failure, Method as _};
 use drover_daemon::Settings;
 use drover_http::{Client, Limits, Request, Response, Service, control, serve};
-use drover_model::MacAddress;
+use drover_model::{MacAddress, Mtu};
 use drover_testkit::shell::wait_for;
 use tokio::sync::{mpsc, watch};
+
+/// The digit of the network's id in Docker.
+const NETWORK: &str = "f";
 
 /// What the others say.
 #[derive(Default)]
@@ -52,7 +55,7 @@ impl Service for Others {
                 response
             }
             Endpoints::PATH => control::answer::<Endpoints>(Ok::<_, Failure>(EndpointTable {
-                networks: Vec::new(),
+                networks: vec![network()],
                 endpoints: said.endpoints.iter().map(endpoint).collect(),
             })),
             other => Response::not_found(other),
@@ -60,10 +63,20 @@ impl Service for Others {
     }
 }
 
+/// The one network: all that the tests call `app`.
+fn network() -> NetworkEntry {
+    NetworkEntry {
+        network: NETWORK.repeat(64).parse().unwrap(),
+        pools: vec!["10.64.0.0/16".parse().unwrap()],
+        bridge: "br-app".to_owned(),
+        mtu: Mtu::new(1450).unwrap(),
+    }
+}
+
 fn endpoint((address, sandbox): (&IpAddr, &Option<String>)) -> EndpointEntry {
     EndpointEntry {
         endpoint: "e".repeat(64).parse().unwrap(),
-        network: "f".repeat(64).parse().unwrap(),
+        network: NETWORK.repeat(64).parse().unwrap(),
         addresses: vec![(*address).into()],
         mac: MacAddress::new([2, 0, 0, 0, 0, 1]),
         sandbox: sandbox.clone(),

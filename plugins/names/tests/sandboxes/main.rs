@@ -305,6 +305,25 @@ fn what_is_known_is_served_while_the_coordinator_is_away() {
     );
 }
 
+/// Nobody tells of it, and its network is known by its pool.
+#[test]
+fn a_sandbox_that_begins_while_the_coordinator_is_away_finds_who_is_known() {
+    if !prepared() {
+        return;
+    }
+    let (mut host, _web) = host_and_web();
+    host.stop_coordinator();
+    wait_for("it is noticed", || host.report().stale_since.is_some());
+    let new = Sandbox::new(&host.sandboxes(), "new");
+    host.joined("10.64.0.7", "new");
+    new.join("eth0", "10.64.0.7");
+    wait_for("it finds who is known", || new.ask("db") == ["10.64.1.2"]);
+    assert_eq!(host.served(new.path()).unwrap().networks, ["app"]);
+    let other = Sandbox::new(&host.sandboxes(), "other");
+    other.join("eth0", "172.17.0.2");
+    assert_eq!(other.ask("db"), [DOCKERS], "it has no place on the network");
+}
+
 #[test]
 fn what_changes_is_told_at_once() {
     if !prepared() {
