@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::host::Host;
+use crate::process;
 use crate::wait;
 
 impl Host {
@@ -37,6 +38,17 @@ impl Host {
             .lines()
             .filter_map(|line| line.strip_prefix("Address:"));
         Ok(addresses.map(|address| address.trim().to_owned()).collect())
+    }
+
+    /// What `dig`, in a container's network, prints: it is asked as on its command line.
+    ///
+    /// # Errors
+    /// Fails when nobody answers.
+    pub fn dig(&self, asker: &str, question: &str) -> Result<String> {
+        let network = format!("--net={}", self.network_of(asker)?.display());
+        let begin = ["nsenter", &network, "dig", "@127.0.0.11", "+tries=1"];
+        let arguments: Vec<&str> = begin.into_iter().chain(question.split(' ')).collect();
+        process::machine(&arguments)
     }
 
     /// Waits until a container is told exactly these addresses; how long that took.

@@ -1,5 +1,7 @@
 //! Containers on a host.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 use crate::host::Host;
@@ -61,6 +63,17 @@ impl Host {
             bail!("{container} does not run on {}", self.name);
         }
         Ok(pid)
+    }
+
+    /// The network namespace of a container, as the machine sees it.
+    ///
+    /// # Errors
+    /// Fails when it does not run.
+    pub fn network_of(&self, container: &str) -> Result<PathBuf> {
+        let (init, pid) = (self.init()?, self.pid_of(container)?);
+        Ok(PathBuf::from(format!(
+            "/proc/{init}/root/proc/{pid}/ns/net"
+        )))
     }
 
     /// A field of a container, network or image by a Go template.

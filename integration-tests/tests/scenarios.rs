@@ -33,6 +33,8 @@ mod names_faults;
 mod names_health;
 #[path = "scenarios/names_loss.rs"]
 mod names_loss;
+#[path = "scenarios/names_records.rs"]
+mod names_records;
 #[path = "scenarios/names_sandboxes.rs"]
 mod names_sandboxes;
 #[path = "scenarios/networks.rs"]
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         newest(names_health::SCENARIOS),
         newest(names_faults::SCENARIOS),
         newest(names_loss::SCENARIOS),
+        newest(names_records::SCENARIOS),
         every(authorization::SCENARIOS),
         every(authorization_sockets::SCENARIOS),
         every(compose::SCENARIOS),

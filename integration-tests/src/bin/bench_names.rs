@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     lab.form_cluster()?;
     let aardvark = Aardvark::start(folder.path())?;
     let mut paths = prepare(&lab, folder.path(), aardvark.as_ref())?;
-    let beside = inside(lab.pair()?.0, "ann")?;
+    let beside = lab.pair()?.0.network_of("ann")?;
     let echo = echo::Echo::start(&beside)?;
     let mut bound = Asked::new(folder.path(), "echo", beside, "bob", vec![echo.process()])?;
     bound.port = echo::PORT;
@@ -107,7 +107,7 @@ fn prepare(lab: &Lab, folder: &Path, aardvark: Option<&Aardvark>) -> Result<Vec<
         Ok(pids.iter().map(|pid| root.join(pid.to_string())).collect())
     };
     let path = |name, container: &str, asked: &str, answers| {
-        Asked::new(folder, name, inside(one, container)?, asked, answers)
+        Asked::new(folder, name, one.network_of(container)?, asked, answers)
     };
     let mut passing = of("drover-names")?;
     passing.extend(of("dockerd")?);
@@ -129,11 +129,6 @@ fn prepare(lab: &Lab, folder: &Path, aardvark: Option<&Aardvark>) -> Result<Vec<
 /// A host's `/proc`, as the machine sees it.
 fn proc_of(host: &Host) -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/proc/{}/root/proc", host.init()?)))
-}
-
-/// The network namespace of a container.
-fn inside(host: &Host, container: &str) -> Result<PathBuf> {
-    Ok(proc_of(host)?.join(format!("{}/ns/net", host.pid_of(container)?)))
 }
 
 impl Asked {

@@ -64,6 +64,7 @@ fn lost(lab: &mut Lab) -> Result<()> {
     two.is_told("bob", "ann", &[&ann], 0)?;
     two.sleeper("new", "--network app")?;
     let new = two.address_of("new", "app")?;
+    two.is_told("new", "ann", &[&ann], 1)?;
     let left = CUT.saturating_sub(cut.elapsed());
     wait::throughout("the other host's containers stay away", left, || {
         let told = one.told("ann", "shared")?;
@@ -131,6 +132,8 @@ fn store_away(lab: &mut Lab) -> Result<()> {
     })?;
     two.sleeper("new", "--network app")?;
     let new = two.address_of("new", "app")?;
+    // It is in no record yet, and finds those that are.
+    two.is_told("new", "ann", &[&ann], 1)?;
     wait::throughout("what is known is told", wait::seconds(5), everything)?;
     // A name service that starts meanwhile has it from its disk.
     one.kill("drover-names", "KILL")?;

@@ -292,6 +292,17 @@ fn hundred(lab: &mut Lab) -> Result<()> {
         ensure!(found == MANY, "{found} of {MANY}");
         Ok(())
     })?;
+    // More than fit into the smallest datagram, which says so; the asker comes again by TCP.
+    let cut = two.dig("bob", "+noedns +ignore many A")?;
+    let flags = cut.lines().find(|line| line.contains("flags: qr"));
+    ensure!(flags.is_some_and(|flags| flags.contains(" tc ")), "{cut}");
+    for way in ["+noedns", "+bufsize=4096", "+tcp"] {
+        let whole = two.dig("bob", &format!("{way} many A"))?;
+        ensure!(
+            whole.contains(&format!("ANSWER: {MANY},")),
+            "{way}: {whole}"
+        );
+    }
     lab.report(&format!(
         "{} of {MANY} were known on the other host when the last had been started",
         known
