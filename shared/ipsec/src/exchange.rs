@@ -15,7 +15,7 @@
 //! - No association is told while the kernel may have another of the same index.
 //!
 //! The caller observes every few seconds, before it applies paths, and after each change it has made; a dump is of a time
-//! after the last change. It probes the candidate, and sends something by
+//! after the last change. It probes by the candidate when it is time ([`Exchange::asks_by`]), and sends something by
 //! the sending epoch as well every few seconds; an answer goes by the sending epoch of who answers.
 
 mod epoch;
@@ -38,6 +38,9 @@ pub use input::{
     RefusedKey, Schedule, StaleGeneration,
 };
 use pair::Pair;
+
+/// A peer is silent when nothing has come from it for so many times what it takes to follow.
+const SILENT: u32 = 4;
 
 /// The epochs of this host with all its peers.
 #[derive(Debug)]
@@ -243,6 +246,28 @@ impl Exchange {
                 && live.lanes() > 0
                 && live.generation.is_none_or(published);
         }
+    }
+
+    /// The candidate, once it is time to ask a peer by it: at once if there is nothing else to send by or the peer is
+    /// silent, and otherwise when it has had the time to make it too. Both hosts ask, and what comes by it
+    /// tells as much as an answer: a peer that has lost the other epochs does not wait for this host.
+    #[must_use]
+    pub fn asks_by(&self, peer: &HostName, now: Moment) -> Option<Epoch> {
+        let pair = self.pairs.get(peer)?;
+        let candidate = pair.candidate(&self.unpublished)?;
+        let serves = pair
+            .sending(&self.unpublished)
+            .is_some_and(|live| live.confirmed);
+        let within = self.schedule.follow_within;
+        let is_there = pair
+            .heard()
+            .is_some_and(|heard| now.since(heard) < SILENT * within);
+        let own = self.generations.iter();
+        let mut own = own.filter(|own| Some(own.number) == candidate.generation);
+        let published = own.next().and_then(|own| own.published);
+        let began = published.map_or(candidate.since, |published| published.max(candidate.since));
+        let waits = serves && is_there && now.since(began) < within;
+        (!waits).then_some(candidate.epoch)
     }
 
     /// Wants a new generation, as one that has to do with what the exchange does not know: a peer that has moved.

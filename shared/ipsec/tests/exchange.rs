@@ -12,6 +12,7 @@ use drover_model::{HostIndex, HostName};
 use zeroize::Zeroizing;
 
 const IDLE: u64 = 30;
+const FOLLOW: u64 = 5;
 
 fn at(seconds: u64) -> Moment {
     Moment::new(Duration::from_secs(seconds))
@@ -66,6 +67,7 @@ impl Alpha {
             rotate_bytes: 1000,
             wipe_after: Duration::from_secs(60),
             idle_before_removal: Duration::from_secs(IDLE),
+            follow_within: Duration::from_secs(FOLLOW),
         };
         let mut alpha = Self {
             exchange: Exchange::new(identity, schedule),
@@ -211,6 +213,47 @@ fn what_comes_by_an_epoch_says_that_its_sender_has_it() {
     alpha.count(Direction::Receive, epoch(1, 2));
     alpha.observe();
     assert_eq!(alpha.sends(), Some(epoch(1, 2)));
+}
+
+#[test]
+fn a_peer_that_is_there_is_not_asked_by_an_epoch_before_it_can_have_made_it() {
+    let mut alpha = settled();
+    alpha.now = 99;
+    alpha.observe();
+    alpha.now = 100;
+    alpha.count(Direction::Receive, epoch(1, 1));
+    alpha.observe();
+    alpha.see(&[key(2)]);
+    alpha.apply();
+    let asks_by = |alpha: &Alpha| alpha.exchange.asks_by(&beta(), at(alpha.now));
+    assert_eq!(alpha.exchange.path(&beta()).candidate, Some(epoch(1, 2)));
+    assert_eq!(asks_by(&alpha), None);
+    alpha.now += FOLLOW;
+    assert_eq!(asks_by(&alpha), Some(epoch(1, 2)));
+    alpha.exchange.answered(&beta(), epoch(1, 2));
+    assert_eq!(asks_by(&alpha), None, "it has answered");
+}
+
+#[test]
+fn a_peer_that_is_silent_or_has_no_other_epoch_is_asked_at_once() {
+    let mut alpha = Alpha::new();
+    alpha.generate(1);
+    alpha.exchange.published(1, at(0));
+    alpha.see(&[key(1)]);
+    alpha.apply();
+    let asks_by = |alpha: &Alpha| alpha.exchange.asks_by(&beta(), at(alpha.now));
+    assert_eq!(asks_by(&alpha), Some(epoch(1, 1)));
+    alpha.exchange.answered(&beta(), epoch(1, 1));
+    alpha.now = 99;
+    alpha.observe();
+    alpha.now = 100;
+    alpha.count(Direction::Receive, epoch(1, 1));
+    alpha.observe();
+    alpha.now += 4 * FOLLOW;
+    alpha.observe();
+    alpha.see(&[key(2)]);
+    alpha.apply();
+    assert_eq!(asks_by(&alpha), Some(epoch(1, 2)), "it is silent");
 }
 
 #[test]

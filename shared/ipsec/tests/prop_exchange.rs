@@ -91,7 +91,9 @@ fn act(world: &mut World, act: &Act, lossless: bool) {
                 );
             }
         }
-        Act::Probe(from, to) => world.probe(from, to),
+        Act::Probe(from, to) => {
+            world.probe(from, to);
+        }
         Act::Answer(which) => world.answer(which),
         Act::Step(host, lost) => world.step(host, usize::MAX, lost),
         Act::StepAndDie(host, changes) => {

@@ -42,6 +42,8 @@ const UNSURE: Duration = Duration::from_secs(1);
 const WIPE_AFTER: Duration = Duration::from_secs(60);
 /// An epoch goes when nothing came by it for so long.
 const IDLE: Duration = Duration::from_secs(30);
+/// A key is read from the store, and its associations are made, within so long.
+const FOLLOW: Duration = Duration::from_secs(5);
 
 /// What this host has for encryption, beside the kernel.
 pub(crate) struct Encryption {
@@ -91,6 +93,7 @@ impl Encryption {
                 idle_before_removal: IDLE,
             },
             capability: None,
+                follow_within: FOLLOW,
             port: settings.port,
             receives: None,
             exchange: None,

@@ -46,6 +46,9 @@ pub struct Schedule {
     /// An epoch goes when the sending one has been received by for so long without it. Longer than a probe
     /// takes to be answered or to be lost.
     pub idle_before_removal: Duration,
+    /// A peer that is there has made an epoch of a new generation by so long after this host has. It is not asked by it
+    /// earlier, as long as both have another: what it has no association for, it drops and counts.
+    pub follow_within: Duration,
 }
 
 /// Who this host is. When any of it changes, the exchange is another, and nothing is adopted.

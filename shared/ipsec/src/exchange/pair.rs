@@ -126,11 +126,19 @@ impl Pair {
             lanes: sending.map_or(0, LiveEpoch::lanes),
             confirmed: sending.is_some_and(|live| live.confirmed),
             since: sending.map(|live| live.since),
-            candidate: self
-                .newest_usable(unpublished)
-                .filter(|live| !live.confirmed)
-                .map(|live| live.epoch),
+            candidate: self.candidate(unpublished).map(|live| live.epoch),
         }
+    }
+
+    /// The newest epoch, as long as the peer is not known to receive by it.
+    pub(super) fn candidate(&self, unpublished: &BTreeSet<u64>) -> Option<&LiveEpoch> {
+        self.newest_usable(unpublished)
+            .filter(|live| !live.confirmed)
+    }
+
+    /// A moment after which the last packet of the peer came, by whatever epoch.
+    pub(super) fn heard(&self) -> Option<Moment> {
+        self.epochs.iter().filter_map(LiveEpoch::heard).max()
     }
 
     /// Says which epochs are to go, as far as is known now. What comes by one before the kernel has removed it keeps it.
@@ -160,7 +168,7 @@ impl Pair {
     /// Of the epochs that nothing has come by, all but the newest, unless the peer may be sending by one.
     fn superfluous(&self, newest: u64, dump: Dump) -> BTreeSet<Epoch> {
         let age = |live: &LiveEpoch| (Tag::of(newest).get() + 64 - live.epoch.own.get()) % 64;
-        let heard = self.epochs.iter().filter_map(LiveEpoch::heard).max();
+        let heard = self.heard();
         let mut untried: Vec<&LiveEpoch> =
             self.epochs.iter().filter(|live| !live.tried()).collect();
         untried.sort_by_key(|live| (std::cmp::Reverse(live.rank), age(live)));

@@ -57,6 +57,9 @@ impl Budget {
     }
 }
 
+/// How long a host has for the key of another, in seconds: each looks once a second when all is quiet.
+const FOLLOWS: u64 = 2;
+
 impl Host {
     pub(crate) fn exchange(at: usize, own: &Joined) -> Exchange {
         let identity = Identity {
@@ -71,6 +74,7 @@ impl Host {
             rotate_bytes: 150,
             wipe_after: Duration::from_secs(60),
             idle_before_removal: Duration::from_secs(30),
+            follow_within: Duration::from_secs(FOLLOWS),
         };
         Exchange::new(identity, schedule)
     }

@@ -264,24 +264,23 @@ impl World {
         self.hosts[to].kernel.receive(&packet)
     }
 
-    /// Sends a probe by the candidate epoch. A process answers it, some time.
-    pub(crate) fn probe(&mut self, from: usize, to: usize) {
+    /// Sends a probe by the candidate epoch, if it is time. A process answers it, some time. Answers whether it was
+    /// sent to somebody who could not receive it.
+    pub(crate) fn probe(&mut self, from: usize, to: usize) -> bool {
         let host = &self.hosts[from];
-        let told = host
-            .exchange
-            .as_ref()
-            .map(|exchange| exchange.path(&name(to)));
+        let told = host.exchange.as_ref();
+        let told = told.and_then(|exchange| exchange.asks_by(&name(to), self.moment()));
         let route = host.kernel.routes.get(&to);
         // The policy may be that of the process before, which probes no more.
-        let told = told.and_then(|path| path.candidate);
         let Some(epoch) = route
             .and_then(|route| route.candidate)
             .filter(|epoch| told == Some(*epoch))
         else {
-            return;
+            return false;
         };
         let incarnation = host.incarnation;
-        if self.packet(from, to, 0, true) && self.hosts[to].exchange.is_some() {
+        let arrived = self.packet(from, to, 0, true);
+        if arrived && self.hosts[to].exchange.is_some() {
             self.answers.push(Answer {
                 prober: from,
                 incarnation,
@@ -289,6 +288,7 @@ impl World {
                 epoch,
             });
         }
+        !arrived
     }
 
     /// One of the answers that are due is sent.
@@ -328,7 +328,7 @@ impl World {
         }
         let mut lost = 0;
         for (from, to) in self.pairs() {
-            self.probe(from, to);
+            lost += usize::from(self.probe(from, to));
             self.answer(0);
             lost += (0..3)
                 .filter(|lane| !self.packet(from, to, *lane, false))

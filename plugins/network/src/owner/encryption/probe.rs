@@ -27,7 +27,10 @@ impl Owner {
                 targets.extend(self.encryption.sized_targets(&host.name, target));
                 targets.extend(self.encryption.way_targets(&host.name, target));
             }
-            if path.candidate.is_some() {
+            if exchange
+                .asks_by(&host.name, self.encryption.now())
+                .is_some()
+            {
                 targets.insert(Target {
                     mark: CANDIDATE,
                     ..target
