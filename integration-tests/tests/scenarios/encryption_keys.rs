@@ -262,7 +262,7 @@ fn claimed(lab: &mut Lab) -> Result<()> {
     }
     one.end_flow(&flow)?.at_most(0)?;
     let shown = one.run("drover peers")?;
-    ensure!(shown.contains("not its peer's"), "{shown}");
+    ensure!(shown.contains("not its own"), "{shown}");
     one.reaches("ann", &two.address_v6_of("bob", "app")?, 5)
 }
 
@@ -271,7 +271,7 @@ fn foreign(host: &Host) -> Result<u64> {
     let peers = host.drover_json("peers")?;
     let drops = peers.get("drops").and_then(Value::as_object);
     let mine = drops.into_iter().flatten();
-    let mine = mine.filter(|(cause, _)| cause.contains("not its peer's"));
+    let mine = mine.filter(|(cause, _)| cause.contains("not its own"));
     Ok(mine.filter_map(|(_, count)| count.as_u64()).sum())
 }
 

@@ -36,6 +36,7 @@ impl Sources<'_> {
                 underlay: self.underlay.map(ToOwned::to_owned),
                 vxlan_port: self.settings.vxlan_port,
                 encrypts: self.encryption.is_possible(),
+                checks_sources: self.encryption.checks_sources(),
             }),
             networks: self.networks(),
             endpoints: self.endpoints(),

@@ -1,4 +1,4 @@
-//! What was dropped for the sake of encryption: by IPsec itself, and by the guards against clear packets.
+//! What was dropped: by IPsec itself, by the guards against clear packets, and for a source that is not its sender's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Drops {
     pub clear_in: u64,
     /// Of encrypted networks, that were about to leave in clear.
     pub clear_out: u64,
-    /// By an encrypted path, from addresses that are not of its peer.
+    /// From a peer, but not from an address of its own.
     pub foreign: u64,
 }
 

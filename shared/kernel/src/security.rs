@@ -28,6 +28,12 @@ const TRIED: (u32, u32) = (0x6472_ffff, 0x6fff_ffff);
 /// The link that is tried.
 const TRIED_LINK: &str = "dvr-try";
 
+/// A question that only packet filters of some kernels know: where the source of a packet is routed to.
+const SOURCE_RULES: &str = "fib saddr . iif oif missing drop";
+/// What else the rules of a host that encrypts ask, and how they spread flows.
+const ENCRYPTION_RULES: &str = "meta ipsec missing rt ipsec missing drop
+meta l4proto { tcp, udp } meta mark set jhash ip saddr . th sport mod 8 seed 0x64726f76";
+
 /// What an association of ours has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AssociationCounters {
@@ -69,8 +75,8 @@ impl Kernel {
         Ok(counters.collect())
     }
 
-    /// Whether this kernel can encrypt: an association for each family that hosts may be reached by, and an interface, are made in the
-    /// `drover` namespace, and removed.
+    /// Whether this kernel can encrypt: an association for each family that hosts may be reached by, an interface, and
+    /// the rules that go with them, are made in the `drover` namespace, and removed.
     ///
     /// # Errors
     /// With what it lacks.
@@ -107,7 +113,32 @@ impl Kernel {
             lacks: "XFRM interfaces (module xfrm_interface; CONFIG_XFRM_INTERFACE)",
             source: std::io::Error::other(error),
         })?;
-        self.delete_link(Place::Overlay, TRIED_LINK).await
+        self.delete_link(Place::Overlay, TRIED_LINK).await?;
+        self.source_checks().await?;
+        let lacks = "IPsec in nftables (modules nft_meta, nft_rt and nft_hash; CONFIG_XFRM, CONFIG_NFT_HASH)";
+        self.try_rules(ENCRYPTION_RULES, "postrouting", lacks).await
+    }
+
+    /// Whether this kernel's packet filter can ask where the source of a packet is routed to.
+    ///
+    /// # Errors
+    /// With what it lacks.
+    pub async fn source_checks(&self) -> Result<(), Error> {
+        let lacks = "source checks in nftables (module nft_fib_inet; CONFIG_NFT_FIB_INET)";
+        self.try_rules(SOURCE_RULES, "prerouting", lacks).await
+    }
+
+    /// Makes a table with rules, and removes it by the same transaction: nothing is ever filtered by it.
+    async fn try_rules(&self, rules: &str, hook: &str, lacks: &'static str) -> Result<(), Error> {
+        let script = format!(
+            "table inet {TRIED_LINK} {{\nchain tried {{\ntype filter hook {hook} priority 0;\n{rules}\n}}\n}}\ndelete table inet {TRIED_LINK}\n"
+        );
+        let says = || "try rules".to_owned();
+        let tried = self.nft.run(&self.overlay_namespace, script, says).await;
+        tried.map_err(|error| Error::Encryption {
+            lacks,
+            source: std::io::Error::other(error),
+        })
     }
 
     pub(crate) async fn observe_security(&self, state: &mut State) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use drover_kernel::Kernel;
 use drover_model::{
@@ -18,7 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 
 /// Puts the test's thread into namespaces of its own, with an `eth0` that leads to a second
 /// namespace, mounted in `folder`.
-fn isolate(folder: &std::path::Path) {
+fn isolate(folder: &Path) {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
     let none = None::<&str>;
     let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
@@ -95,6 +96,7 @@ fn desired(here: u8, encapsulation: Encapsulation) -> Desired {
             underlay: Some("eth0".to_owned()),
             vxlan_port: 4787,
             encrypts: false,
+            checks_sources: true,
         }),
         networks: BTreeMap::from([
             (
@@ -262,6 +264,22 @@ fn check_spoofing() {
     assert!(reaches("c1", "10.42.2.5", ""), "its own link address again");
 }
 
+/// The second host, whose namespace is given, sends from addresses of the first one's block.
+fn check_claims(two: &Path) {
+    let inside = format!("nsenter --net={}", two.display());
+    for (claimed, length, to) in [
+        ("10.42.1.9", 32, "10.42.1.5"),
+        ("fd00:42::1:9", 128, "fd00:42::1:5"),
+    ] {
+        run(&format!("{inside} ip addr add {claimed}/{length} dev lo"));
+        assert!(
+            !succeeds(&format!("{inside} ping -c 2 -i 0.2 -W 1 -I {claimed} {to}")),
+            "{claimed} is answered"
+        );
+        run(&format!("{inside} ip addr del {claimed}/{length} dev lo"));
+    }
+}
+
 /// Both hosts: the first is the test's own namespace, the second is entered on a thread.
 fn two_hosts(encapsulation: Encapsulation) {
     if !can_test(&[Capability::Namespaces, Capability::Vxlan]) {
@@ -311,6 +329,12 @@ fn two_hosts(encapsulation: Encapsulation) {
         }
         check_reachability();
         check_spoofing();
+        if encapsulation == Encapsulation::Vxlan {
+            let before = kernel.drops().await.unwrap().foreign;
+            check_claims(&folder.path().join("two"));
+            let counted = kernel.drops().await.unwrap().foreign - before;
+            assert!(counted >= 4, "{counted} packets were counted");
+        }
         // Opened again, as by a process that was killed: nothing to do, and everything still flows.
         drop(kernel);
         let (kernel, made) = Kernel::open(&folder.path().join("one")).await.unwrap();

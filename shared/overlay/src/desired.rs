@@ -41,6 +41,8 @@ pub struct ThisHost {
     pub vxlan_port: u16,
     /// Whether its kernel can encrypt. If not, encrypted networks reach no peer.
     pub encrypts: bool,
+    /// Whether its packet filter can ask where the source of a packet is routed to. A host that encrypts can.
+    pub checks_sources: bool,
 }
 
 /// A network.

@@ -101,6 +101,7 @@ pub(crate) fn small() -> Desired {
             underlay: Some("eth0".to_owned()),
             vxlan_port: 4787,
             encrypts: true,
+            checks_sources: true,
         }),
         networks: BTreeMap::from([
             (

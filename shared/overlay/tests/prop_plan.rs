@@ -121,6 +121,7 @@ prop_compose! {
             underlay,
             vxlan_port: 4787,
             encrypts,
+            checks_sources: encrypts,
         });
         let blocks = blocks.into_iter().map(|((net, part, six), (owner, claim))| {
             let text = |last: u8| if six {

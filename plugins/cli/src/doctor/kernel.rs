@@ -29,6 +29,8 @@ pub(crate) enum Feature {
     NftBridge,
     /// Packet filters at devices, and forwarding there.
     NftNetdev,
+    /// Packet filters that ask where the source of a packet is routed to.
+    NftFib,
 }
 
 impl Feature {
@@ -40,6 +42,7 @@ impl Feature {
             Self::NftInet => "nftables of the inet family",
             Self::NftBridge => "nftables of the bridge family",
             Self::NftNetdev => "nftables of the netdev family with `fwd`",
+            Self::NftFib => "nftables of the inet family with `fib`",
         }
     }
 
@@ -51,6 +54,7 @@ impl Feature {
             Self::NftInet => "nf_tables nft_chain_nat",
             Self::NftBridge => "nf_tables nf_tables_bridge nft_meta_bridge",
             Self::NftNetdev => "nf_tables nft_fwd_netdev",
+            Self::NftFib => "nf_tables nft_fib_inet",
         }
     }
 
@@ -66,6 +70,9 @@ impl Feature {
             }
             Self::NftNetdev => {
                 "table netdev probe {\n chain c {\n type filter hook ingress device \"lo\" priority 0;\n ip saddr 192.0.2.1 fwd to \"lo\"\n }\n}\n"
+            }
+            Self::NftFib => {
+                "table inet probe-fib {\n chain c {\n type filter hook prerouting priority 0;\n fib saddr . iif oif missing drop\n }\n}\n"
             }
         }
     }
@@ -98,6 +105,7 @@ fn probe_here() -> Result<KernelFacts, String> {
         (Feature::NftInet, load(Feature::NftInet)),
         (Feature::NftBridge, load(Feature::NftBridge)),
         (Feature::NftNetdev, load(Feature::NftNetdev)),
+        (Feature::NftFib, load(Feature::NftFib)),
     ];
     Ok(KernelFacts { features })
 }
@@ -158,7 +166,7 @@ mod tests {
         let before = nix::net::if_::if_nameindex().unwrap().iter().count();
         match probe() {
             Ok(facts) => {
-                assert_eq!(facts.features.len(), 5);
+                assert_eq!(facts.features.len(), 6);
                 // What a kernel lacks is its own affair; what nft cannot read is ours.
                 let unread = |(_, tried): &(Feature, Result<(), String>)| {
                     tried

@@ -52,6 +52,8 @@ pub(crate) struct Encryption {
     schedule: Schedule,
     /// Why this kernel cannot encrypt; `None` until it was tried.
     capability: Option<Result<(), String>>,
+    /// Why its packet filter cannot tell whether a packet's source is its sender's; `None` until it was tried.
+    source_checks: Option<Result<(), String>>,
     /// The first of the UDP ports that ESP is sent from, and taken at if the kernel can.
     port: Option<u16>,
     /// The same, once the kernel takes it there.
@@ -91,9 +93,10 @@ impl Encryption {
                 rotate_bytes: settings.rotate_bytes,
                 wipe_after: WIPE_AFTER,
                 idle_before_removal: IDLE,
+                follow_within: FOLLOW,
             },
             capability: None,
-                follow_within: FOLLOW,
+            source_checks: None,
             port: settings.port,
             receives: None,
             exchange: None,
@@ -117,6 +120,11 @@ impl Encryption {
     /// Whether this kernel encrypts.
     pub(crate) const fn is_possible(&self) -> bool {
         matches!(self.capability, Some(Ok(())))
+    }
+
+    /// Whether this kernel tells if a packet's source is its sender's.
+    pub(crate) const fn checks_sources(&self) -> bool {
+        matches!(self.source_checks, Some(Ok(())))
     }
 
     /// Why this kernel does not, if that is known.
@@ -176,8 +184,10 @@ impl Owner {
             return;
         }
         let Some(kernel) = &self.kernel else { return };
-        let tried = kernel.encryption().await;
-        let capability = tried.map_err(|error| DriverError::chain(&error).to_string());
+        let tried = kernel.source_checks().await;
+        let said = |error| DriverError::chain(&error).to_string();
+        self.encryption.source_checks = Some(tried.map_err(said));
+        let capability = kernel.encryption().await.map_err(said);
         if let Err(reason) = &capability {
             warn!(%reason, "this host cannot encrypt");
         } else {

@@ -211,6 +211,7 @@ fn desired(here: u8, underlay: Underlay) -> Desired {
             underlay: Some("eth0".to_owned()),
             vxlan_port: 4787,
             encrypts: true,
+            checks_sources: true,
         }),
         networks: BTreeMap::from([(network_id(), network)]),
         endpoints: BTreeMap::from([(endpoint_id(here), endpoint)]),

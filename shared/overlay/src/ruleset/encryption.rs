@@ -70,13 +70,13 @@ pub(super) fn guards(arrives: &str, leaves: &str) -> [Chain<'static>; 4] {
     ]
 }
 
-/// The chains that drop and count what a peer sends by its encrypted path from an address that is not of a block of
-/// its own: one whose route leads elsewhere, as the kernel's own filter has it (RFC 3704, strict), which neither counts
-/// where anybody looks nor knows IPv6. Errors come from routers on the way, and link-local addresses are the peer's.
-///
-/// The kernel of a host that does not encrypt may not know the question, and has no such path.
+/// The chains that drop and count what a peer sends, by its encrypted path or by VXLAN, from an address that is not of a
+/// block of its own: one whose route leads elsewhere, as the kernel's own filter has it (RFC 3704, strict), which neither
+/// counts where anybody looks nor knows IPv6. Errors come from routers on the way, and link-local addresses are the peer's.
+/// The direct path is one device for all peers, and has rules of its own.
 pub(super) fn sources(desired: &Desired) -> Vec<Chain<'static>> {
-    if desired.host.as_ref().is_none_or(|host| !host.encrypts) {
+    let host = desired.host.as_ref();
+    if host.is_none_or(|host| !host.checks_sources) {
         return Vec::new();
     }
     vec![
@@ -93,7 +93,7 @@ pub(super) fn sources(desired: &Desired) -> Vec<Chain<'static>> {
         Chain {
             name: "sources",
             hook: Some("type filter hook prerouting priority -340; policy accept;".to_owned()),
-            rules: lines(&["iifname \"dip*\" jump from_peer"]),
+            rules: lines(&["iifname { \"dip*\", \"dvx*\" } jump from_peer"]),
         },
     ]
 }

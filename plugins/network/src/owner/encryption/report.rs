@@ -88,7 +88,7 @@ impl Owner {
     pub(in crate::owner) async fn encryption_drops(
         &self,
     ) -> Result<BTreeMap<String, u64>, DriverError> {
-        let (Some(kernel), true) = (&self.kernel, self.encryption.is_possible()) else {
+        let Some(kernel) = &self.kernel else {
             return Ok(BTreeMap::new());
         };
         let drops = kernel.drops().await;
@@ -142,7 +142,7 @@ fn causes(drops: &Drops) -> BTreeMap<String, u64> {
         drops.clear_out,
     );
     add(
-        "came by an encrypted path, from an address that is not its peer's",
+        "came from a host, from an address that is not its own",
         drops.foreign,
     );
     causes
