@@ -29,6 +29,18 @@ impl<'a> Records<'a> {
         self.run(&format!("get --print-value-only /drover/{key}"))
     }
 
+    /// The keys under a prefix.
+    ///
+    /// # Errors
+    /// Fails when the store does not answer.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let listed = self.run(&format!("get --prefix --keys-only /drover/{prefix}"))?;
+        let keys = listed
+            .lines()
+            .filter_map(|line| line.strip_prefix("/drover/"));
+        Ok(keys.map(str::to_owned).collect())
+    }
+
     /// Every key and record, into a file of the host.
     ///
     /// # Errors

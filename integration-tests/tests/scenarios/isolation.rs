@@ -3,8 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
+use integration_tests::records::Records;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;
+use serde_json::Value;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -36,6 +38,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         setup: Setup::Cluster,
         needs: &[],
         run: spoofed_arp,
+    },
+    Scenario {
+        name: "block_is_not_taken_from_its_host",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: claimed_block,
     },
 ];
 
@@ -285,4 +293,43 @@ fn spoofed_arp(lab: &mut Lab) -> Result<()> {
     one.reaches("victim", &b, 0)?;
     two.run("true")?;
     Ok(())
+}
+
+/// Somebody writes into the store that a block is the first host's, whose owner is the second.
+fn claimed_block(lab: &mut Lab) -> Result<()> {
+    let (_, bob) = lab.two_sleepers("app")?;
+    let (one, _) = lab.pair_mut()?;
+    one.reaches("ann", &bob, 5)?;
+    let flow = one.flow("ann", &bob)?;
+    let (one, two) = lab.pair()?;
+    let records = Records::of(one);
+    let first: Value = serde_json::from_str(&records.get(&format!("hosts/{}", one.name))?)?;
+    let owned = |record: &Value| record["owner"].as_str() == Some(two.name.as_str());
+    let mut found = None;
+    for key in records.keys("blocks/")? {
+        let record: Value = serde_json::from_str(&records.get(&key)?)?;
+        if owned(&record) {
+            found = Some((key, record));
+        }
+    }
+    let (key, mut claimed) = found.context("no block of the second host")?;
+    claimed["owner"] = one.name.as_str().into();
+    claimed["owner_member"] = first["member"].clone();
+    records.put(&key, &claimed.to_string())?;
+    wait::until("the block is its owner's again", wait::seconds(5), || {
+        let record: Value = serde_json::from_str(&records.get(&key)?)?;
+        ensure!(owned(&record), "it is another's: {record}");
+        Ok(())
+    })?;
+    for host in [one, two] {
+        let said = host.attempt("drover doctor")?.stdout;
+        let word = format!("of host `{}` is claimed by host `{}`", two.name, one.name);
+        ensure!(said.contains(&word), "doctor of {} says: {said}", host.name);
+    }
+    // Nothing else has noticed, and its owner goes on giving addresses.
+    two.sleeper("eve", "--network app")?;
+    one.reaches("ann", &two.address_of("eve", "app")?, 2)?;
+    let told = two.run("drover ipam --json")?;
+    ensure!(!told.contains("no longer owns"), "{told}");
+    one.end_flow(&flow)?.at_most(0)
 }

@@ -10,6 +10,7 @@ mod collect;
 mod failure;
 mod grant;
 mod pool;
+mod put_back;
 mod registrar;
 mod single;
 
@@ -52,11 +53,21 @@ pub async fn release_pool(context: &Context, request: ReleasePool) -> Result<Emp
 }
 
 /// See [`Pools`](drover_control_api::coordinator::Pools): what the store has now, so that who has just claimed something finds it
-/// there. While the store does not answer, what was last heard of it.
+/// there, but for claims of blocks that are not believed. While the store does not answer, what was last heard of it.
 pub async fn table(context: &Context) -> PoolTable {
     let registrar = Registrar::of(context);
     match tokio::time::timeout(READING, registrar.table()).await {
-        Ok(Ok(table)) => table,
+        Ok(Ok(mut table)) => {
+            let snapshot = context.cluster.borrow();
+            for takeover in snapshot.takeovers().standing.values() {
+                let mut blocks = table.blocks.iter_mut();
+                let record = blocks.find(|it| it.block == takeover.believed.block);
+                if let Some(record) = record.filter(|it| it.owner != takeover.believed.owner) {
+                    record.clone_from(&takeover.believed);
+                }
+            }
+            table
+        }
         Ok(Err(_)) | Err(_) => status::pools(&context.cluster.borrow()),
     }
 }
@@ -107,11 +118,12 @@ pub async fn release_address(context: &Context, request: ReleaseAddress) -> Resu
     bounded(Registrar::of(context).release_address(request.pool, request.address)).await
 }
 
-/// Answers other hosts that claim addresses of this host's blocks, and removes pools that nothing has, until the
-/// shutdown.
+/// Answers other hosts that claim addresses of this host's blocks, puts its blocks back where others have written over
+/// them, and removes pools that nothing has, until the shutdown.
 pub async fn serve(context: Arc<Context>, shutdown: watch::Receiver<bool>) {
     tokio::join!(
         grant::serve(context.clone(), shutdown.clone()),
+        put_back::serve(context.clone(), shutdown.clone()),
         collect::serve(context, shutdown)
     );
 }

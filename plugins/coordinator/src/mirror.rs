@@ -4,6 +4,10 @@
 //! be reached, and a snapshot is one moment of the store. It may be a moment old, so
 //! whoever changes the store does so on the condition that what was read is unchanged.
 
+mod takeover;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +15,8 @@ use std::time::Duration;
 use drover_store::{Change, Entry, Listing, Store, WatchError};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+pub use takeover::{Takeover, Takeovers};
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -31,6 +37,7 @@ pub struct Snapshot {
     pub problem_since: Option<u64>,
     entries: Arc<BTreeMap<String, Arc<Entry>>>,
     networks_revision: u64,
+    takeovers: Arc<Takeovers>,
 }
 
 /// What the reconciliation of networks reads.
@@ -78,6 +85,12 @@ impl Snapshot {
         self.networks_revision
     }
 
+    /// Which claims of blocks are not believed.
+    #[must_use]
+    pub fn takeovers(&self) -> &Takeovers {
+        &self.takeovers
+    }
+
     /// What follows `prefix` in each key that begins with it, and the entry.
     pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Arc<Entry>)> {
         self.entries
@@ -103,6 +116,7 @@ impl Snapshot {
                 .collect(),
         );
         self.generation = self.generation.saturating_add(1);
+        Arc::make_mut(&mut self.takeovers).standing.clear();
         self.recover();
     }
 
@@ -119,6 +133,7 @@ impl Snapshot {
 
     fn apply(&mut self, changes: Vec<Change>) {
         let entries = Arc::make_mut(&mut self.entries);
+        let takeovers = Arc::make_mut(&mut self.takeovers);
         for Change {
             revision,
             key,
@@ -130,17 +145,23 @@ impl Snapshot {
             }
             match value {
                 Some(value) => {
-                    let entry = Entry {
+                    let entry = Arc::new(Entry {
                         key: key.clone(),
                         value,
                         revision,
-                    };
-                    entries.insert(key, Arc::new(entry));
+                    });
+                    if takeovers.believe(entries, &entry) {
+                        entries.insert(key, entry);
+                    }
                 }
                 None => {
                     entries.remove(&key);
+                    takeovers.standing.remove(&key);
                 }
             }
+        }
+        for claim in takeovers.freed(entries) {
+            entries.insert(claim.key.clone(), claim);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use drover_allocation::block::Member;
@@ -15,6 +16,7 @@ use drover_model::{Encryption, Family, HostIndex, LogicalNetworkId, Mtu, Pool};
 use drover_store::{Store, Transaction};
 
 use super::registrar::{Registrar, pool_key};
+use crate::mirror::Takeover;
 
 const NETWORK: &str = "0123456789abcdef";
 
@@ -538,4 +540,29 @@ async fn an_owner_that_is_away_or_silent_is_named() {
         cluster.store.list("blocks/").await.unwrap().entries.len(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_block_is_put_back_over_a_claim_and_over_nothing_else() {
+    let cluster = Cluster::new(&[("a", &[]), ("b", &[])]).await;
+    let (a, b) = (cluster.registrar("a"), cluster.registrar("b"));
+    let pool = a.claim_pool(&explicit("10.90.0.0/16")).await.unwrap().pool;
+    let believed = a.claim_block(pool).await.unwrap().block;
+    let key = format!("blocks/{}/{}", pool.key(), believed.block.key());
+    let mut claimed = believed.clone();
+    claimed.owner = Some(b.member.host.clone());
+    claimed.owner_member = Some(b.member.id.clone());
+    cluster.put(&key, &claimed).await;
+    let listing = cluster.store.list(&key).await.unwrap();
+    let takeover = Takeover {
+        claim: Arc::new(listing.entries[0].clone()),
+        believed: believed.clone(),
+        owner: a.member.clone(),
+        claimant: b.member.host.clone(),
+        at: 0,
+    };
+    assert!(a.put_back(&takeover).await.unwrap());
+    let (now, _) = a.block(pool, believed.block).await.unwrap().unwrap();
+    assert_eq!(now, believed);
+    assert!(!a.put_back(&takeover).await.unwrap(), "the claim is gone");
 }

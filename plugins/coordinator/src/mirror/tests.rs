@@ -1,0 +1,92 @@
+//! Which changes of the store the copy takes over.
+
+use drover_control_api::record::{BlockRecord, HostRecord};
+use drover_store::{Change, Entry};
+
+use super::Snapshot;
+
+const KEY: &str = "blocks/10.42.0.0_16/10.42.1.0_24";
+
+fn host(name: &str) -> Vec<u8> {
+    let record = format!(
+        r#"{{"version":1,"name":"{name}","member":"{name}-1","index":1,"advertise":"192.0.2.1","link":null,
+           "underlay_mtu":1500,"prefixes":[],"addresses":[],"software":"0","joined_at":0}}"#
+    );
+    serde_json::from_str::<HostRecord>(&record).unwrap();
+    record.into()
+}
+
+fn block(owner: Option<&str>) -> Vec<u8> {
+    let member = owner.map(|owner| format!("{owner}-1"));
+    let record = serde_json::json!({
+        "version": 1, "pool": "10.42.0.0/16", "block": "10.42.1.0/24", "owner": owner, "owner_member": member,
+        "quarantined_until": 0, "claims": {},
+    });
+    record.to_string().into()
+}
+
+/// Two members, of which `a` owns the block.
+fn snapshot() -> Snapshot {
+    let entry = |key: &str, value| Entry {
+        key: key.to_owned(),
+        value,
+        revision: 1,
+    };
+    Snapshot::of(vec![
+        entry("hosts/a", host("a")),
+        entry("hosts/b", host("b")),
+        entry(KEY, block(Some("a"))),
+    ])
+}
+
+fn change(revision: u64, key: &str, value: Option<Vec<u8>>) -> Change {
+    Change {
+        revision,
+        key: key.to_owned(),
+        value,
+    }
+}
+
+fn owner(snapshot: &Snapshot) -> Option<String> {
+    let record: BlockRecord = snapshot.record(KEY).unwrap();
+    record.owner.map(|owner| owner.to_string())
+}
+
+#[test]
+fn a_block_is_not_taken_from_a_member() {
+    let mut snapshot = snapshot();
+    snapshot.apply(vec![change(2, KEY, Some(block(Some("b"))))]);
+    assert_eq!(owner(&snapshot).as_deref(), Some("a"));
+    assert_eq!(snapshot.revision(KEY), 1);
+    let standing = &snapshot.takeovers().standing[KEY];
+    assert_eq!(standing.claimant.as_str(), "b");
+    assert_eq!(standing.claim.revision, 2);
+    // Its owner puts its record back: nothing stands, and what was is remembered.
+    snapshot.apply(vec![change(3, KEY, Some(block(Some("a"))))]);
+    assert_eq!(snapshot.revision(KEY), 3);
+    assert!(snapshot.takeovers().standing.is_empty());
+    assert_eq!(snapshot.takeovers().count, 1);
+}
+
+#[test]
+fn a_block_that_its_owner_gave_back_is_another_hosts() {
+    for back in [None, Some(block(None))] {
+        let mut snapshot = snapshot();
+        snapshot.apply(vec![
+            change(2, KEY, back),
+            change(3, KEY, Some(block(Some("b")))),
+        ]);
+        assert_eq!(owner(&snapshot).as_deref(), Some("b"));
+        assert_eq!(snapshot.takeovers().count, 0);
+    }
+}
+
+#[test]
+fn the_block_of_a_host_that_is_no_member_any_more_is_another_hosts() {
+    let mut snapshot = snapshot();
+    snapshot.apply(vec![change(2, KEY, Some(block(Some("b"))))]);
+    assert_eq!(owner(&snapshot).as_deref(), Some("a"));
+    snapshot.apply(vec![change(3, "hosts/a", None)]);
+    assert_eq!(owner(&snapshot).as_deref(), Some("b"));
+    assert!(snapshot.takeovers().standing.is_empty());
+}
