@@ -58,6 +58,10 @@ pub struct MeasuredPath {
     pub late: Samples,
     /// Processor seconds of the whole machine for a gigabit of one connection.
     pub cost: Samples,
+    /// How many processors worked while one connection streamed. With all of them at work, more connections carry no more.
+    pub busy_one: Samples,
+    /// The same while several did.
+    pub busy_many: Samples,
     /// The benchmark's own file name.
     program: String,
     /// The place of the first host in the lab; the other end is on the next.
@@ -137,6 +141,8 @@ impl MeasuredPath {
             middle: Samples::default(),
             late: Samples::default(),
             cost: Samples::default(),
+            busy_one: Samples::default(),
+            busy_many: Samples::default(),
             program: program.to_string_lossy().into_owned(),
             from,
             container,
@@ -169,13 +175,17 @@ impl MeasuredPath {
     /// # Errors
     /// Fails when an end does not answer.
     pub fn measure(&mut self, lab: &Lab, seconds: u32, connections: u32) -> Result<()> {
+        // The second that is left out of a stream's figure was paid for.
+        let paid = f64::from(seconds + 1);
         let before = busy()?;
         let one = self.stream(lab, seconds, 1)?;
-        // The second that is left out of the stream's figure was paid for.
-        self.cost
-            .push((busy()? - before) / (one * f64::from(seconds + 1)));
+        let between = busy()?;
+        self.cost.push((between - before) / (one * paid));
+        self.busy_one.push((between - before) / paid);
         self.one.push(one);
+        let before = busy()?;
         let many = self.stream(lab, seconds, connections)?;
+        self.busy_many.push((busy()? - before) / paid);
         self.many.push(many);
         let program = &self.program;
         let command = format!(

@@ -6,7 +6,8 @@
 //!
 //! Two hosts of the lab run Drover as it comes, and a Swarm. What is made by hand is between the hosts themselves: it has
 //! no bridge, no routing and no rules. Each round measures every path once, each round beginning with another one:
-//! - a TCP stream of one and of eight connections (iperf3), and the processor time that the one takes;
+//! - a TCP stream of one and of eight connections (iperf3), the processor time that the one takes, and how many processors
+//!   work meanwhile: those of both hosts are the same;
 //! - round trips of one byte on one TCP connection.
 //!
 //! All hosts share one machine, and a virtual machine that is emulated does AES without the instructions for it: the
@@ -150,6 +151,7 @@ fn report(paths: &[MeasuredPath]) -> Result<()> {
     let swarm = named(SWARM)?;
     let times = |number: f64| format!("{number:.2}");
     let connections = format!("x{CONNECTIONS}");
+    let busy = format!("CPUs {connections}");
     let mut table = Table::new(&[
         "path",
         "MTU",
@@ -158,6 +160,8 @@ fn report(paths: &[MeasuredPath]) -> Result<()> {
         &connections,
         "to x1",
         "CPU s/Gbit",
+        "CPUs x1",
+        &busy,
         "p50 us",
         "to Swarm",
         "p99 us",
@@ -171,6 +175,8 @@ fn report(paths: &[MeasuredPath]) -> Result<()> {
             format!("{:.0}", path.many.median() * 1000.0),
             times(path.many.over(&path.one).median()),
             times(path.cost.median()),
+            times(path.busy_one.median()),
+            times(path.busy_many.median()),
             format!("{:.0}", path.middle.median()),
             times(path.middle.over(&swarm.middle).median()),
             format!("{:.0}", path.late.median()),
