@@ -278,6 +278,23 @@ fn an_epoch_goes_when_the_next_outlives_it() {
 }
 
 #[test]
+fn epochs_go_though_none_is_used_for_as_long_as_it_takes() {
+    let mut alpha = settled();
+    for generation in 2..20 {
+        alpha.see(&[key(generation)]);
+        alpha.apply();
+        for _ in 0..10 {
+            alpha.now += IDLE / 15;
+            alpha.count(Direction::Receive, epoch(1, generation));
+            alpha.observe();
+        }
+        alpha.apply();
+        assert!(alpha.epochs().len() <= 4, "{:?}", alpha.epochs());
+        assert_eq!(alpha.sends(), Some(epoch(1, generation)));
+    }
+}
+
+#[test]
 fn one_probe_after_a_long_silence_does_not_outlive_an_epoch() {
     let mut alpha = settled();
     alpha.see(&[key(2)]);

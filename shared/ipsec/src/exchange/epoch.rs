@@ -58,9 +58,9 @@ pub(super) struct LiveEpoch {
     lanes: u8,
     received: u64,
     /// A moment by which the last packet had come.
-    moved_by: Moment,
+    pub(super) moved_by: Moment,
     /// A moment by which the first packet had come, if one has, and one after which the last has.
-    moved: Option<(Moment, Moment)>,
+    pub(super) moved: Option<(Moment, Moment)>,
     /// What one association has sent, at most, in bytes.
     sent: u64,
     /// How many packets were sent, and a moment by which the last was.
@@ -242,13 +242,6 @@ impl LiveEpoch {
             self.confirmed |= recent && self.lanes > 0;
         }
         Seen::Whole
-    }
-
-    /// Whether something came by this epoch so long after its first packet and after the last that came by another.
-    /// The first may have been a probe of a peer that sends by the other, and had nothing to send for long.
-    pub(super) fn outlived(&self, other: &Self, idle: Duration) -> bool {
-        self.moved
-            .is_some_and(|(first, last)| last >= first.max(other.moved_by).after(idle))
     }
 }
 

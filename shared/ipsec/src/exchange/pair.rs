@@ -160,9 +160,20 @@ impl Pair {
             .iter()
             .filter(|live| sending.rank.is_newer_than(live.rank));
         older
-            .filter(|live| sending.outlived(live, idle))
+            .filter(|live| self.is_outlived(live, idle))
             .map(|live| live.epoch)
             .collect()
+    }
+
+    /// Whether something came by newer epochs so long after their first packet and after the last that came by this one. The
+    /// first may have been a probe of a peer that sends by this one, and had nothing to send for long. They count together:
+    /// where keys change often, none of them is used for so long.
+    fn is_outlived(&self, older: &LiveEpoch, idle: Duration) -> bool {
+        let newer = self.epochs.iter();
+        let newer = newer.filter(|live| live.rank.is_newer_than(older.rank));
+        let spans = newer.filter_map(|live| live.moved);
+        let span = spans.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+        span.is_some_and(|(first, last)| last >= first.max(older.moved_by).after(idle))
     }
 
     /// Of the epochs that nothing has come by, all but the newest, unless the peer may be sending by one.
