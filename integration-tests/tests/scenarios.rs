@@ -57,6 +57,8 @@ mod underlay_v6;
 mod volumes;
 #[path = "scenarios/volumes_backups.rs"]
 mod volumes_backups;
+#[path = "scenarios/volumes_faults.rs"]
+mod volumes_faults;
 
 use std::process::ExitCode;
 
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         every(ports::SCENARIOS),
         newest(volumes::SCENARIOS),
         newest(volumes_backups::SCENARIOS),
+        every(volumes_faults::SCENARIOS),
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),

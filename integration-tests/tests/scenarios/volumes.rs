@@ -37,14 +37,14 @@ volumes:
 "#;
 
 /// A command with a volume at `/data`.
-fn with(host: &Host, volume: &str, command: &str) -> Result<String> {
+pub(crate) fn with(host: &Host, volume: &str, command: &str) -> Result<String> {
     host.run(&format!(
         "docker run --rm -v {volume}:/data {IMAGE} sh -c '{command}'"
     ))
 }
 
 /// Waits until a number of volumes are attached.
-fn attached(host: &Host, wanted: u64) -> Result<()> {
+pub(crate) fn attached(host: &Host, wanted: u64) -> Result<()> {
     wait::until(
         &format!("{wanted} attached volumes"),
         wait::seconds(20),

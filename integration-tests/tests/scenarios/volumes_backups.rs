@@ -25,7 +25,7 @@ fn moved(lab: &mut Lab) -> Result<()> {
     let one = lab.host(0)?;
     one.drover_up("")?;
     one.run("umask 077; echo correct horse > /root/password")?;
-    let schedule = "-o backup-schedule=1min -o owner=7:8 -o mode=0750";
+    let schedule = "-o backup-schedule=1min -o verify-schedule=1min -o owner=7:8 -o mode=0750";
     one.run(&format!(
         "docker volume create -d drover-vol {PLACE} {schedule} pg"
     ))?;
@@ -39,6 +39,8 @@ fn moved(lab: &mut Lab) -> Result<()> {
     let to = format!("/proc/{}/root{REPOSITORY}", two.init()?);
     // As a disk that is carried over: the second host has the repository and its password, and nothing else.
     process::output(Command::new("cp").args(["-a", &from, &to]), "cp")?.succeeded()?;
+    verified(lab.host(0)?)?;
+    let two = lab.host(1)?;
     two.run("umask 077; echo wrong > /root/password")?;
     two.drover_up("")?;
     made_anew(two)
@@ -88,6 +90,23 @@ fn backed_up(host: &Host) -> Result<()> {
             Ok(())
         },
     )?;
+    Ok(())
+}
+
+/// The schedule reads back what was made; and tells of damage, with the backup that it is in.
+fn verified(host: &Host) -> Result<()> {
+    let told = |what: &str| {
+        wait::until(what, wait::seconds(130), || {
+            let status = host.run("docker volume inspect -f '{{json .Status.verification}}' pg")?;
+            ensure!(status.contains(what), "{status}");
+            Ok(status)
+        })
+    };
+    told("verifiedAt")?;
+    host.run(&format!(
+        "for f in $(find {REPOSITORY}/data -type f); do chmod u+w $f; printf X | dd of=$f bs=1 seek=40 conv=notrunc; done"
+    ))?;
+    told("failure")?;
     Ok(())
 }
 

@@ -89,6 +89,12 @@ fn perform(request: &Request, reporter: &Reporter) -> Result<Outcome, Failure> {
             drop(lock);
             Ok(Outcome::Listed { backups })
         }
+        Operation::Find { backup } => {
+            let lock = session.lock(Mode::Shared)?;
+            let (found, _) = catalog::select(&session, backup)?;
+            drop(lock);
+            Ok(Outcome::Found(found))
+        }
         Operation::Restore(wish) => restore::restore(&session, wish).map(Outcome::Restored),
         Operation::Verify { backup, against } => {
             verify::verify(&session, backup, against.as_ref()).map(Outcome::Verified)

@@ -24,10 +24,9 @@ mod pool_id;
 mod standing;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use drover_daemon::{Backoff, Settings, task};
+use drover_daemon::{Settings, task};
 use drover_http::{Client, Limits, serve};
 use drover_plugin_host::IpamService;
 use drover_store::local::Database;
@@ -41,9 +40,6 @@ use methods::Methods;
 /// The name of the process, and of its socket.
 pub const NAME: &str = "drover-ipam";
 
-/// How long to wait for the state file while a predecessor still has it open.
-const PREDECESSOR: Duration = Duration::from_secs(5);
-
 /// Runs the process until the shutdown.
 ///
 /// # Errors
@@ -51,7 +47,7 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     // The socket first: what the engine asks meanwhile waits in its queue.
     let listener = drover_daemon::listener(NAME, &settings.plugin_socket(NAME))?;
-    let database = open(&settings).await?;
+    let database = Database::open_own(settings.state_dir.join("ipam.redb")).await?;
     let quarantine = settings.pools.quarantine.as_secs();
     let ledger = Ledger::open(&database, quarantine).context("the leases cannot be read")?;
     let coordinator = Coordinator::new(Client::unix(settings.control_socket()));
@@ -69,19 +65,4 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
         task.await?;
     }
     Ok(())
-}
-
-async fn open(settings: &Settings) -> anyhow::Result<Database> {
-    let path = settings.state_dir.join("ipam.redb");
-    std::fs::create_dir_all(&settings.state_dir)
-        .with_context(|| format!("cannot make `{}`", settings.state_dir.display()))?;
-    let began = tokio::time::Instant::now();
-    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
-    loop {
-        match Database::open(&path) {
-            Ok(database) => return Ok(database),
-            Err(error) if began.elapsed() > PREDECESSOR => return Err(error.into()),
-            Err(_) => tokio::time::sleep(backoff.next_delay()).await,
-        }
-    }
 }

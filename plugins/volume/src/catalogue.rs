@@ -1,14 +1,19 @@
 //! What volumes and snapshots there are: in memory for every answer, and in one file before anything is answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use drover_model::{SnapshotId, SnapshotName, VolumeId, VolumeName};
+use drover_storage::{Object, SnapshotRef};
 use drover_store::local::{Batch, Database, Table};
-use drover_volumes::record::{SnapshotRecord, SnapshotState, VolumeState};
+use drover_volumes::record::{SnapshotReason, SnapshotRecord, SnapshotState, VolumeState};
 use drover_volumes::{SnapshotRecord as Snapshot, VolumeRecord};
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+
+/// The key under which is kept that the records are all there are.
+const COMPLETE: &str = "complete";
 
 /// What is known of a volume and not kept.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +42,8 @@ pub(crate) struct Catalogue {
     database: Database,
     volumes: Table<VolumeRecord>,
     snapshots: Table<Snapshot>,
+    facts: Table<bool>,
+    known: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -52,6 +59,7 @@ impl Catalogue {
     pub(crate) fn open(database: &Database) -> Result<Self> {
         let volumes: Table<VolumeRecord> = Table::open(database, "volumes")?;
         let snapshots: Table<Snapshot> = Table::open(database, "snapshots")?;
+        let facts: Table<bool> = Table::open(database, "facts")?;
         let mut state = State::default();
         for (_, record) in volumes.list()? {
             if has_name(record.state) {
@@ -68,16 +76,76 @@ impl Catalogue {
         for (_, record) in snapshots.list()? {
             state.snapshots.insert(record.id.clone(), record);
         }
+        // Earlier versions noted nothing of it, and made the file before the first volume.
+        let known = facts.get(COMPLETE)?.unwrap_or(!state.volumes.is_empty());
         Ok(Self {
             database: database.clone(),
             volumes,
             snapshots,
+            facts,
+            known: watch::Sender::new(known),
             state: Mutex::new(state),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the records are all there are. They are not while the file is new, and volumes may lie on backends.
+    pub(crate) fn is_known(&self) -> bool {
+        *self.known.borrow()
+    }
+
+    /// The same, for waiting.
+    pub(crate) fn known(&self) -> watch::Receiver<bool> {
+        self.known.subscribe()
+    }
+
+    /// What there is a record of.
+    pub(crate) fn objects(&self) -> BTreeSet<Object> {
+        let state = self.lock();
+        let volumes = state.volumes.keys().cloned().map(Object::Volume);
+        let snapshots = state.snapshots.values().map(|it| {
+            Object::Snapshot(SnapshotRef {
+                volume: it.volume.clone(),
+                snapshot: it.id.clone(),
+            })
+        });
+        volumes.chain(snapshots).collect()
+    }
+
+    /// The names that volumes bear.
+    pub(crate) fn names(&self) -> BTreeSet<VolumeName> {
+        self.lock().by_name.keys().cloned().collect()
+    }
+
+    /// The records are all there are from now on.
+    pub(crate) fn set_known(&self) {
+        self.known.send_replace(true);
+    }
+
+    /// Writes down what was found on backends, all of it or nothing: with it the records are all there are.
+    pub(crate) fn adopt(&self, volumes: &[VolumeRecord], snapshots: &[Snapshot]) -> Result<()> {
+        let mut batch = Batch::new().put(&self.facts, COMPLETE, &true)?;
+        for record in volumes {
+            batch = batch.put(&self.volumes, record.id.as_str(), record)?;
+        }
+        for record in snapshots {
+            batch = batch.put(&self.snapshots, record.id.as_str(), record)?;
+        }
+        self.database.commit(batch)?;
+        let mut state = self.lock();
+        for record in volumes {
+            if has_name(record.state) {
+                state.by_name.insert(record.name.clone(), record.id.clone());
+            }
+            state.volumes.insert(record.id.clone(), record.clone());
+        }
+        for record in snapshots {
+            state.snapshots.insert(record.id.clone(), record.clone());
+        }
+        Ok(())
     }
 
     /// The volume that bears a name, whatever its state.
@@ -180,7 +248,7 @@ impl Catalogue {
     pub(crate) fn snapshot_counts(&self) -> BTreeMap<VolumeId, (u64, u64)> {
         let mut counts = BTreeMap::<VolumeId, (u64, u64)>::new();
         for it in self.lock().snapshots.values() {
-            if it.state == SnapshotState::Ready {
+            if it.state == SnapshotState::Ready && it.reason != SnapshotReason::Base {
                 let count = counts.entry(it.volume.clone()).or_default();
                 *count = (count.0 + 1, count.1.max(it.taken_at));
             }

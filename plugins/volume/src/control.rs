@@ -1,35 +1,33 @@
 //! What the command line asks this process.
 
+mod snapshots;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drover_backup_protocol::Created;
 use drover_control_api::plugin::{Identity, TornDown, WhoAreYou};
 use drover_control_api::volume::{
-    BackUpVolume, BackupProgress, CompareSnapshot, CreateSnapshot, DifferenceEntry, Differences,
-    HowFar, MountSnapshot, PauseVolume, PoolReport, RemoveSnapshot, ResizeVolume, RestoreTrash,
-    RollBack, SnapshotEntry, SnapshotProject, SnapshotTable, Snapshots, TearDownVolumes,
-    VolumeEntry, VolumeReport, VolumeStatus, VolumeTable, Volumes,
+    BackUpVolume, BackupProgress, CompareSnapshot, CreateSnapshot, HowFar, MountSnapshot,
+    PauseVolume, PoolReport, RemoveSnapshot, ResizeVolume, RestoreTrash, RollBack, SnapshotProject,
+    Snapshots, TearDownVolumes, VolumeEntry, VolumeReport, VolumeStatus, VolumeTable, Volumes,
 };
 use drover_control_api::{Empty, Failure, Method};
 use drover_http::control::{answer, decode};
 use drover_http::{Request, Response, Service};
-use drover_model::{SnapshotName, VolumeName};
-use drover_storage::mounts;
-use drover_storage::walk::Change;
-use drover_volumes::SnapshotRecord;
 use drover_volumes::capacity::{Figures, Level};
-use drover_volumes::record::{SnapshotReason, SnapshotState, VolumeRecord, VolumeState};
+use drover_volumes::record::{VolumeRecord, VolumeState};
 
 use crate::NAME;
-use crate::clock::{now, stamp};
+use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::pools::Pool;
 use crate::work::backup::Destination;
 use crate::work::{Work, blocking};
 
-/// The label of Compose's volumes.
-const PROJECT: &str = "com.docker.compose.project";
+/// What is said while volumes are not known.
+const UNKNOWN: &str = "the records of volumes were lost, and a pool that volumes may lie on is not open: nothing is answered to the \
+                       engine until it is, so that no container starts on an empty volume; see the log of drover-vol";
 
 /// The methods under `/Drover.`.
 pub(crate) struct Control {
@@ -67,6 +65,9 @@ impl Control {
                 .sum(),
             ..VolumeReport::default()
         };
+        if !work.catalogue.is_known() {
+            report.complaints.push(UNKNOWN.to_owned());
+        }
         report.planned = work.pools.is_planned();
         let chosen = work.pools.chosen();
         if let Some(Err(sentence)) = &chosen {
@@ -178,143 +179,6 @@ impl Control {
         }
     }
 
-    async fn snapshots(&self, asked: &Snapshots) -> Result<SnapshotTable> {
-        let of = match &asked.volume {
-            Some(name) => Some(self.work.catalogue.ready(name)?.id),
-            None => None,
-        };
-        let all = self.work.catalogue.snapshots(of.as_ref());
-        let ready: Vec<_> = all
-            .into_iter()
-            .filter(|it| it.state == SnapshotState::Ready)
-            .collect();
-        Ok(self.snapshot_table(&ready, Vec::new()).await)
-    }
-
-    async fn snapshot_table(
-        &self,
-        records: &[SnapshotRecord],
-        complaints: Vec<String>,
-    ) -> SnapshotTable {
-        let mut snapshots = Vec::new();
-        for record in records {
-            if let Some(entry) = self.snapshot_entry(record).await {
-                snapshots.push(entry);
-            }
-        }
-        snapshots.sort_by(|one, other| {
-            (&one.volume, one.taken_at, &one.name).cmp(&(
-                &other.volume,
-                other.taken_at,
-                &other.name,
-            ))
-        });
-        SnapshotTable {
-            snapshots,
-            complaints,
-        }
-    }
-
-    /// `None` for one of a volume that is not there any more.
-    async fn snapshot_entry(&self, record: &SnapshotRecord) -> Option<SnapshotEntry> {
-        let volume = self.work.catalogue.volume(&record.volume)?;
-        let at = self.work.snapshot_point(&volume.name, &record.name);
-        let object = drover_storage::Object::Snapshot(drover_storage::SnapshotRef {
-            volume: record.volume.clone(),
-            snapshot: record.id.clone(),
-        });
-        let exclusive = match self.work.pools.of(volume.backend).await {
-            Ok(backend) => blocking(move || backend.usage(&object)).await.ok(),
-            Err(_) => None,
-        };
-        let reason = match record.reason {
-            SnapshotReason::Asked => "asked",
-            SnapshotReason::Scheduled => "scheduled",
-            SnapshotReason::Working => "working",
-        };
-        let is_mounted = mounts::at(&at).is_ok_and(|mount| mount.is_some());
-        Some(SnapshotEntry {
-            volume: volume.name,
-            name: record.name.clone(),
-            id: record.id.clone(),
-            taken_at: record.taken_at,
-            reason: reason.to_owned(),
-            exclusive: exclusive.and_then(|it| it.exclusive),
-            group: record.group.clone(),
-            application_consistent: record.application_consistent,
-            mount_point: is_mounted.then_some(at),
-        })
-    }
-
-    async fn take(&self, volumes: &[VolumeName], name: &SnapshotName) -> Result<SnapshotTable> {
-        let taken = self
-            .work
-            .snapshot(volumes, name, SnapshotReason::Asked)
-            .await?;
-        Ok(self
-            .snapshot_table(&taken.snapshots, taken.complaints)
-            .await)
-    }
-
-    async fn snapshot_project(&self, asked: SnapshotProject) -> Result<SnapshotTable> {
-        let labelled = self
-            .work
-            .engine
-            .volumes_labelled(PROJECT, &asked.project)
-            .await;
-        let labelled = labelled.map_err(|error| {
-            Error::Unavailable(format!(
-                "the engine does not say what is in the project: {error}"
-            ))
-        })?;
-        let ours = labelled.iter().filter(|it| it.driver == NAME);
-        let mut volumes = Vec::new();
-        for volume in ours {
-            volumes.push(volume.name.parse()?);
-        }
-        if volumes.is_empty() {
-            return Err(Error::Invalid(format!(
-                "project `{}` has no volume with `driver: {NAME}` on this host",
-                asked.project
-            )));
-        }
-        let name = match asked.name {
-            Some(name) => name,
-            None => stamp(now()).parse()?,
-        };
-        self.take(&volumes, &name).await
-    }
-
-    async fn mount_snapshot(&self, asked: MountSnapshot) -> Result<SnapshotEntry> {
-        let record = self
-            .work
-            .mount_snapshot(&asked.volume, &asked.snapshot, asked.mounted)
-            .await?;
-        let gone = || Error::NoVolume(asked.volume.clone());
-        self.snapshot_entry(&record).await.ok_or_else(gone)
-    }
-
-    async fn compare(&self, asked: CompareSnapshot) -> Result<Differences> {
-        let (differences, complete) = self
-            .work
-            .compare(&asked.volume, &asked.snapshot, asked.with.as_ref())
-            .await?;
-        let entries = differences.into_iter().map(|it| DifferenceEntry {
-            change: match it.change {
-                Change::Added => "added",
-                Change::Removed => "removed",
-                Change::Modified => "modified",
-            }
-            .to_owned(),
-            path: it.path.to_string_lossy().into_owned(),
-            size: it.size,
-        });
-        Ok(Differences {
-            differences: entries.collect(),
-            complete,
-        })
-    }
-
     fn pause(&self, asked: &PauseVolume) -> Result<VolumeEntry> {
         let record = self.work.catalogue.ready(&asked.volume)?;
         let changed = self
@@ -347,6 +211,9 @@ impl Control {
     }
 
     async fn tear_down(&self, asked: &TearDownVolumes) -> Result<TornDown> {
+        if !self.work.catalogue.is_known() && !asked.delete {
+            return Err(Error::Unavailable(UNKNOWN.to_owned()));
+        }
         let mut removed = Vec::new();
         let volumes = self.work.catalogue.volumes();
         // A pool that nothing lies on is nothing to keep.

@@ -9,7 +9,7 @@ use drover_plugin_protocol::Empty;
 use drover_plugin_protocol::volume::{
     Create, GetAnswer, ListAnswer, Mount, MountAnswer, Named, Volume,
 };
-use drover_volumes::record::{BackupHistory, VolumeRecord};
+use drover_volumes::record::{BackupHistory, Verification, VolumeRecord};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -71,6 +71,9 @@ impl Driver {
         if let Some(failure) = &record.backups.failure {
             status.insert("backupFailure".to_owned(), json!(failure));
         }
+        if let Some(found) = &record.backups.verification {
+            status.insert("verification".to_owned(), verification(found));
+        }
         Volume {
             name: record.name.to_string(),
             mount_point,
@@ -93,6 +96,14 @@ fn last_backup(backups: &BackupHistory) -> Value {
             "to": last.to,
             "size": last.size,
         }),
+    }
+}
+
+fn verification(found: &Verification) -> Value {
+    match (&found.failure, found.verified_at) {
+        (Some(failure), _) => json!({"failure": failure, "begunAt": rfc3339(found.begun_at)}),
+        (None, Some(at)) => json!({"verifiedAt": rfc3339(at), "id": found.id}),
+        (None, None) => json!({"begunAt": rfc3339(found.begun_at)}),
     }
 }
 

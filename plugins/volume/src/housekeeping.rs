@@ -31,6 +31,7 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
     loop {
         schedules(&work).await;
         backups(&work);
+        verifications(&work);
         trash(&work).await;
         announce(&work, &mut levels).await;
         if round.is_multiple_of(COUNTING) {
@@ -80,6 +81,25 @@ fn backups(work: &Arc<Work>) {
         let last = record.backups.begun_at.unwrap_or(record.created_at);
         if schedule.is_due(jitter, last, now) && !work.has_worker(&record.id) {
             tokio::spawn(work.clone().back_up_on_schedule(record, now));
+        }
+    }
+}
+
+/// Begins to read back the backups that are due for it.
+fn verifications(work: &Arc<Work>) {
+    for record in work.catalogue.volumes() {
+        let (Some(schedule), Some(_)) = (&record.options.verify_schedule, &record.backups.last)
+        else {
+            continue;
+        };
+        if !record.is_ready() || record.paused {
+            continue;
+        }
+        let (now, jitter) = (now(), schedule.jitter(record.id.as_str()));
+        let last = record.backups.verification.as_ref();
+        let last = last.map_or(record.created_at, |it| it.begun_at);
+        if schedule.is_due(jitter, last, now) && !work.has_worker(&record.id) {
+            tokio::spawn(work.clone().verify_on_schedule(record, now));
         }
     }
 }

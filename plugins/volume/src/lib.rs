@@ -19,35 +19,31 @@ mod control;
 mod detach;
 mod driver;
 mod error;
+mod gate;
 mod hooks;
 mod housekeeping;
 mod pools;
 mod recovery;
+mod state;
 mod work;
 mod worker;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context as _;
-use drover_daemon::{Backoff, Settings, task};
+use drover_daemon::{Settings, task};
 use drover_engine::Engine;
 use drover_http::{Limits, serve};
 use drover_plugin_host::VolumeService;
-use drover_store::local::Database;
 use tokio::sync::watch;
 
-use catalogue::Catalogue;
 use control::Control;
 use driver::Driver;
+use gate::Gate;
 use pools::Pools;
 use work::Work;
 
 /// The name of the process, and of its socket.
 pub const NAME: &str = "drover-vol";
-
-/// How long to wait for the state file while a predecessor still has it open.
-const PREDECESSOR: Duration = Duration::from_secs(5);
 
 /// Runs the process until the shutdown.
 ///
@@ -56,8 +52,7 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     // The socket first: what the engine asks meanwhile waits in its queue.
     let listener = drover_daemon::listener(NAME, &settings.plugin_socket(NAME))?;
-    let database = open(&settings).await?;
-    let catalogue = Catalogue::open(&database).context("the volumes cannot be read")?;
+    let catalogue = state::open(&settings.state_dir).await?;
     let engine = Engine::new(&settings.docker_host)?;
     let work = Arc::new(Work::new(
         &settings,
@@ -74,25 +69,17 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
         ),
     ];
     let driver = Arc::new(Driver::new(work.clone()));
-    let service = Arc::new(VolumeService::new(driver, Control::new(work)));
-    serve(listener, service, Limits::default(), shutdown).await;
+    let known = work.catalogue.known();
+    let service = VolumeService::new(driver, Control::new(work));
+    serve(
+        listener,
+        Arc::new(Gate::new(service, known)),
+        Limits::default(),
+        shutdown,
+    )
+    .await;
     for task in background {
         task.await?;
     }
     Ok(())
-}
-
-async fn open(settings: &Settings) -> anyhow::Result<Database> {
-    let path = settings.state_dir.join("volumes.redb");
-    std::fs::create_dir_all(&settings.state_dir)
-        .with_context(|| format!("cannot make `{}`", settings.state_dir.display()))?;
-    let began = tokio::time::Instant::now();
-    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
-    loop {
-        match Database::open(&path) {
-            Ok(database) => return Ok(database),
-            Err(error) if began.elapsed() > PREDECESSOR => return Err(error.into()),
-            Err(_) => tokio::time::sleep(backoff.next_delay()).await,
-        }
-    }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use drover_daemon::{BackendChoice, Settings, VolumeSettings};
 use drover_model::BackendKind;
-use drover_storage::{Backend, Btrfs, Directory, LoopPool, Thin, ThinPlace, is_btrfs};
+use drover_storage::{
+    Backend, Btrfs, Directory, LoopPool, Thin, ThinPlace, find_thin_group, is_btrfs,
+};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::error::{Error, Result};
 
@@ -111,7 +113,13 @@ impl Pools {
         }
     }
 
+    /// Lets others use a pool: what a kill left half made there is removed first, while nobody does anything on it.
     fn insert(&self, pool: Pool) {
+        if self.get(pool.backend.kind()).is_none()
+            && let Err(error) = pool.backend.tidy()
+        {
+            warn!(%error, "a pool could not be tidied");
+        }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(pool.backend.kind(), pool);
     }
@@ -127,12 +135,24 @@ impl Pools {
         open.values().cloned().collect()
     }
 
+    /// The kinds of backend that there is a place of on this host, whatever is on it.
+    pub(crate) fn evident(&self) -> Vec<BackendKind> {
+        let is_there = |name: &str| self.folder.join(name).exists();
+        let evident = BackendKind::ALL.into_iter().filter(|kind| match kind {
+            BackendKind::Btrfs => self.loop_pool().exists() || is_there("btrfs/volumes"),
+            BackendKind::Directory => is_there("directory/volumes"),
+            BackendKind::Thin => is_there("thin.img") || self.group().is_some(),
+        });
+        evident.collect()
+    }
+
     /// Whether new volumes take a loop file that is not there.
     fn needs_making(&self) -> bool {
         self.settings.backend != BackendChoice::Directory
             && self.settings.path.is_none()
             && !self.is_on_btrfs()
             && !self.loop_pool().exists()
+            && (self.settings.backend != BackendChoice::Auto || self.group().is_none())
     }
 
     /// Whether the place for new volumes is made with the first of them.
@@ -203,8 +223,19 @@ impl Pools {
         }
     }
 
-    /// Btrfs where the state directory is on it, else btrfs on a loop file, else plain directories.
+    /// What was chosen before; else btrfs where the state directory is on it, else a thin pool where a volume group has one,
+    /// else btrfs on a loop file, else plain directories.
     fn choose_alone(&self) -> Result<Pool> {
+        let has_place = self.settings.path.is_some() || self.loop_pool().exists();
+        if !has_place
+            && !self.is_on_btrfs()
+            && let Some(group) = self.group()
+        {
+            return Ok(Pool {
+                reason: format!("the volume group `{group}` has a thin pool, or is to have one"),
+                backend: self.thin()?,
+            });
+        }
         match self.btrfs() {
             Ok(backend) => {
                 let reason = if self.is_on_btrfs() {
@@ -217,7 +248,8 @@ impl Pools {
                     reason: reason.to_owned(),
                 })
             }
-            Err(error) if self.loop_pool().exists() => Err(error),
+            // Volumes are there, or are wanted there and nowhere else.
+            Err(error) if self.loop_pool().exists() || self.settings.path.is_some() => Err(error),
             Err(error) => Ok(Pool {
                 backend: self.directory()?,
                 reason: format!("no btrfs is to be had: {}", error.sentence()),
@@ -260,7 +292,8 @@ impl Pools {
 
     fn thin(&self) -> Result<Arc<dyn Backend>> {
         let settings = &self.settings;
-        let place = match (&settings.volume_group, &settings.thin_pool) {
+        let group = self.group();
+        let place = match (&group, &settings.thin_pool) {
             (Some(group), Some(pool)) => ThinPlace::Pool {
                 group: group.clone(),
                 pool: pool.clone(),
@@ -279,14 +312,20 @@ impl Pools {
                 size: settings.loop_size,
             },
         };
-        let helper = std::env::current_exe()
-            .map_err(drover_storage::Error::system("find", "/proc/self/exe"))?
-            .with_file_name("drover-lvm");
-        Ok(Arc::new(Thin::open(
-            place,
-            &helper,
-            &self.folder.join("thin"),
-        )?))
+        let thin = Thin::open(place, &helper()?, &self.folder.join("thin"))?;
+        Ok(Arc::new(thin))
+    }
+
+    /// The volume group that is configured, or else one that has a pool of ours; `None` where a loop file is in use.
+    fn group(&self) -> Option<String> {
+        let given = self.settings.volume_group.clone();
+        if given.is_some() || self.folder.join("thin.img").exists() {
+            return given;
+        }
+        let found = find_thin_group(&helper().ok()?, &self.folder.join("thin"));
+        found
+            .inspect_err(|error| info!(%error, "no volume group is looked for"))
+            .ok()?
     }
 
     fn loop_pool(&self) -> LoopPool {
@@ -296,6 +335,13 @@ impl Pools {
             size: self.settings.loop_size,
         }
     }
+}
+
+/// The program that drives LVM.
+fn helper() -> Result<PathBuf> {
+    let own =
+        std::env::current_exe().map_err(drover_storage::Error::system("find", "/proc/self/exe"))?;
+    Ok(own.with_file_name("drover-lvm"))
 }
 
 fn still_opening() -> Error {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use drover_daemon::Backoff;
 use drover_model::BackendKind;
-use drover_storage::mounts;
-use drover_volumes::record::{SnapshotReason, SnapshotState, VolumeState};
+use drover_storage::{Object, mounts};
+use drover_volumes::record::{SnapshotReason, SnapshotRecord, SnapshotState, VolumeState};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use crate::error::Result;
 use crate::pools::Making;
 use crate::work::Work;
 
@@ -29,6 +30,10 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
             Some(Err(sentence)) => Some(sentence),
             // A place is made with the first volume.
             None => missing(&work),
+        };
+        let trouble = match trouble {
+            None => known(&work).await.err().map(|error| error.sentence()),
+            some => some,
         };
         let Some(trouble) = trouble else { break };
         if trouble != told {
@@ -56,13 +61,29 @@ async fn open(work: &Arc<Work>) {
     }
 }
 
-/// The kinds of backend that volumes lie on.
+/// Sees to it that all volumes are known that there are; all pools are open.
+async fn known(work: &Work) -> Result<()> {
+    let before = work.catalogue.objects();
+    work.adopt().await?;
+    let attached = attached(work);
+    for record in work.catalogue.volumes() {
+        let is_new = !before.contains(&Object::Volume(record.id.clone()));
+        if is_new && record.is_ready() && attached.contains(record.name.as_str()) {
+            work.catalogue.observe(&record.id, |it| it.attached = true);
+        }
+    }
+    work.catalogue.set_known();
+    Ok(())
+}
+
+/// The kinds of backend that volumes lie on, or may lie on.
 fn former(work: &Work) -> BTreeSet<BackendKind> {
-    work.catalogue
-        .volumes()
-        .iter()
-        .map(|it| it.backend)
-        .collect()
+    let volumes = work.catalogue.volumes();
+    let mut former: BTreeSet<_> = volumes.iter().map(|it| it.backend).collect();
+    if !work.catalogue.is_known() {
+        former.extend(work.pools.evident());
+    }
+    former
 }
 
 /// A pool that volumes lie on and that is not open.
@@ -77,21 +98,21 @@ fn missing(work: &Work) -> Option<String> {
     missing.map(|kind| format!("the pool `{kind}`, which volumes lie on, is not there"))
 }
 
-/// Reads from the kernel which volumes are attached. One that is not is held by nobody: the machine was restarted.
-pub(crate) fn note_attached(work: &Work) {
-    let attached: BTreeSet<_> = match mounts::below(work.mount_folder()) {
-        Ok(all) => all
-            .into_iter()
-            .filter_map(|it| it.at.file_name().map(std::ffi::OsStr::to_owned))
-            .collect(),
-        Err(error) => {
-            warn!(%error, "which volumes are attached cannot be read");
-            return;
-        }
-    };
+/// The names of the volumes that are attached, as the kernel has it.
+fn attached(work: &Work) -> BTreeSet<String> {
+    let below = mounts::below(work.mount_folder());
+    let below =
+        below.inspect_err(|error| warn!(%error, "which volumes are attached cannot be read"));
+    let names = below.unwrap_or_default().into_iter();
+    let names = names.filter_map(|it| Some(it.at.file_name()?.to_str()?.to_owned()));
+    names.collect()
+}
+
+/// Notes which volumes are attached. One that is not is held by nobody: the machine was restarted.
+fn note_attached(work: &Work) {
+    let attached = attached(work);
     for record in work.catalogue.volumes() {
-        let is_attached =
-            record.is_ready() && attached.contains(std::ffi::OsStr::new(record.name.as_str()));
+        let is_attached = record.is_ready() && attached.contains(record.name.as_str());
         work.catalogue
             .observe(&record.id, |it| it.attached = is_attached);
         if !is_attached
@@ -123,18 +144,45 @@ async fn settle(work: &Work, began: u64) {
         }
     }
     for snapshot in work.catalogue.snapshots(None) {
-        // Nobody waits any more for what an earlier process needed a snapshot for.
-        let left = snapshot.reason == SnapshotReason::Working && snapshot.taken_at < began;
-        if (snapshot.state != SnapshotState::Ready || left)
-            && let Err(error) = work.purge_snapshot(&snapshot).await
-        {
-            warn!(snapshot = %snapshot.name, error = error.sentence(), "is removed later");
-        }
+        settle_snapshot(work, &snapshot, began).await;
     }
     for pool in work.pools.all() {
-        let backend = pool.backend;
-        if let Err(error) = crate::work::blocking(move || backend.tidy()).await {
-            warn!(error = error.sentence(), "a pool could not be tidied");
+        if let Err(error) = work.renew_notes(pool.backend).await {
+            warn!(
+                error = error.sentence(),
+                "notes beside volumes could not be written"
+            );
         }
     }
+}
+
+async fn settle_snapshot(work: &Work, snapshot: &SnapshotRecord, began: u64) {
+    if !is_left(work, snapshot, began) {
+        return;
+    }
+    // One that is being taken at this moment is complete when its turn ends.
+    let volume = work.catalogue.volume(&snapshot.volume);
+    let _gate = match &volume {
+        Some(volume) => Some(work.gate(&volume.name).await),
+        None => None,
+    };
+    let now = work.catalogue.snapshots(Some(&snapshot.volume));
+    let Some(now) = now.iter().find(|it| it.id == snapshot.id) else {
+        return;
+    };
+    if is_left(work, now, began)
+        && let Err(error) = work.purge_snapshot(now).await
+    {
+        warn!(snapshot = %snapshot.name, error = error.sentence(), "is removed later");
+    }
+}
+
+/// Whether a snapshot was left by an earlier process: half made or half removed, or needed by nobody any more.
+fn is_left(work: &Work, snapshot: &SnapshotRecord, began: u64) -> bool {
+    let needless = match snapshot.reason {
+        SnapshotReason::Working => snapshot.taken_at < began,
+        SnapshotReason::Base => !work.is_base(snapshot),
+        SnapshotReason::Asked | SnapshotReason::Scheduled => false,
+    };
+    needless || snapshot.state != SnapshotState::Ready
 }

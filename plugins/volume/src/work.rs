@@ -2,8 +2,11 @@
 
 pub(crate) mod backup;
 mod create;
+mod device;
+mod notes;
 mod remove;
 mod snapshot;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -69,6 +69,13 @@ async fn converse(
     ended.unwrap_or_else(|| Err(died("it did not say how its work ended")))
 }
 
+/// An answer of another version.
+pub(crate) fn foreign() -> Error {
+    Error::Internal(format!(
+        "`{PROGRAM}` answered something else: run the same version of both"
+    ))
+}
+
 /// A worker that ended without a word: what it had sent is found and used by the next.
 fn died(reason: impl std::fmt::Display) -> Error {
     Error::Unavailable(format!("`{PROGRAM}` died: {reason}"))

@@ -90,6 +90,8 @@ pub enum Outcome {
     },
     /// A backup, or a part, was restored.
     Restored(Restored),
+    /// Which backup was meant.
+    Found(Backup),
     /// Everything was read and nothing differed.
     Verified(Restored),
     /// Backups were forgotten.

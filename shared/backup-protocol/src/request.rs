@@ -48,6 +48,11 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         volume: Option<String>,
     },
+    /// Tells which backup is meant.
+    Find {
+        /// Which.
+        backup: Selector,
+    },
     /// Writes a backup, or one file of it, somewhere.
     Restore(Restore),
     /// Reads a backup back, every byte of it, and compares it with a source that holds what it was made of.

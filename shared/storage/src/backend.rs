@@ -1,6 +1,6 @@
 //! The trait that every backend implements.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -161,6 +161,19 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the pool is not usable.
     fn objects(&self) -> Result<BTreeSet<Object>>;
+
+    /// Keeps a text beside an object, in the place of an earlier one, as long as the object is there. It is for whoever has
+    /// lost what else was known of it. A rollback may lose it.
+    ///
+    /// # Errors
+    /// When the object is not there, the text is longer than some thousand bytes, or it cannot be written.
+    fn note(&self, object: &Object, text: &str) -> Result<()>;
+
+    /// The notes of objects that have one.
+    ///
+    /// # Errors
+    /// When the pool is not usable.
+    fn notes(&self) -> Result<BTreeMap<Object, String>>;
 
     /// Removes what a kill left half made. Nothing else may be under way.
     ///

@@ -3,6 +3,7 @@
 //! ```text
 //! BASE/volumes/ID              a volume
 //! BASE/snapshots/VOLUME/ID     a snapshot; with `.new` or `.gone` behind it one that is being made, or is going
+//! BASE/notes/...               what is kept beside each of these
 //! BASE/staging/...             the same of volumes: nothing there is anything yet, or any more
 //! ```
 //! The kernel moves a read-only subvolume to no other directory, and takes only one snapshot at a time into one.
@@ -14,7 +15,7 @@ mod instant;
 mod pool;
 mod request;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
@@ -31,6 +32,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::mounts;
+use crate::notes::Notes;
 
 pub(crate) use pool::plain_state;
 pub use pool::{LoopPool, is_btrfs};
@@ -43,6 +45,7 @@ const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Btrfs {
     base: PathBuf,
+    notes: Notes,
     /// The file that the file system lies in, when it does in one.
     loop_file: Option<PathBuf>,
     /// Whether something was removed whose space is not free yet.
@@ -77,6 +80,7 @@ impl Btrfs {
     fn at(base: &Path, loop_file: Option<PathBuf>) -> Result<Self> {
         let backend = Self {
             base: base.to_owned(),
+            notes: Notes::open(base)?,
             loop_file,
             removed: AtomicBool::new(false),
         };
@@ -305,6 +309,7 @@ impl Backend for Btrfs {
         };
         self.clear(&gone)?;
         rename(&path, &gone)?;
+        self.notes.remove(object)?;
         self.destroy(&gone)?;
         if let Some(folder) = folder {
             remove_if_empty(&folder)?;
@@ -410,7 +415,17 @@ impl Backend for Btrfs {
         Ok(objects)
     }
 
+    fn note(&self, object: &Object, text: &str) -> Result<()> {
+        self.existing(object)?;
+        self.notes.write(object, text)
+    }
+
+    fn notes(&self) -> Result<BTreeMap<Object, String>> {
+        self.notes.read()
+    }
+
     fn tidy(&self) -> Result<()> {
+        self.notes.keep(|| self.objects())?;
         let mut left = entries(&self.staging())?;
         for (_, folder) in entries(&self.base.join("snapshots"))? {
             let unfinished = |(name, _): &(String, PathBuf)| name.parse::<SnapshotId>().is_err();
@@ -447,7 +462,7 @@ impl Backend for Btrfs {
                 }
             }
             None if delete => {
-                for folder in ["volumes", "snapshots", "staging"] {
+                for folder in ["volumes", "snapshots", "staging", "notes"] {
                     remove_if_empty(&self.base.join(folder))?;
                 }
             }

@@ -1,6 +1,6 @@
 //! A plain directory a volume, on whatever file system there is: no snapshots, no clones, no limit of size.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -15,11 +15,13 @@ use crate::backend::{
 use crate::btrfs::plain_state;
 use crate::error::{Error, Result};
 use crate::mounts;
+use crate::notes::Notes;
 
 /// Volumes in a directory.
 #[derive(Debug)]
 pub struct Directory {
     base: PathBuf,
+    notes: Notes,
 }
 
 const NO_SNAPSHOTS: &str = "volumes in plain directories have no snapshots, clones or rollbacks: use the backend \
@@ -37,7 +39,8 @@ impl Directory {
         for folder in ["volumes", "staging"] {
             mounts::make_directory(&base.join(folder))?;
         }
-        Ok(Self { base })
+        let notes = Notes::open(&base)?;
+        Ok(Self { base, notes })
     }
 
     fn path(&self, object: &Object) -> Result<PathBuf> {
@@ -110,6 +113,7 @@ impl Backend for Directory {
         let gone = self.base.join("staging").join(format!("{volume}.gone"));
         remove_all(&gone)?;
         fs::rename(&path, &gone).map_err(Error::system("remove", &path))?;
+        self.notes.remove(object)?;
         remove_all(&gone)
     }
 
@@ -146,7 +150,17 @@ impl Backend for Directory {
             .collect())
     }
 
+    fn note(&self, object: &Object, text: &str) -> Result<()> {
+        self.existing(object)?;
+        self.notes.write(object, text)
+    }
+
+    fn notes(&self) -> Result<BTreeMap<Object, String>> {
+        self.notes.read()
+    }
+
     fn tidy(&self) -> Result<()> {
+        self.notes.keep(|| self.objects())?;
         let folder = self.base.join("staging");
         let entries = fs::read_dir(&folder).map_err(Error::system("list", &folder))?;
         for entry in entries.flatten() {
@@ -159,7 +173,7 @@ impl Backend for Directory {
 
     fn close(&self, delete: bool) -> Result<Vec<String>> {
         if delete {
-            for folder in ["volumes", "staging"] {
+            for folder in ["volumes", "staging", "notes"] {
                 // Only what is empty: what is in use is not there any more.
                 match fs::remove_dir(self.base.join(folder)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -10,6 +10,7 @@ mod directory;
 mod error;
 pub mod loop_file;
 pub mod mounts;
+mod notes;
 pub mod program;
 mod thin;
 pub mod walk;
@@ -20,4 +21,4 @@ pub use backend::{
 pub use btrfs::{Btrfs, LoopPool, is_btrfs};
 pub use directory::Directory;
 pub use error::{Error, ErrorKind, Result};
-pub use thin::{Thin, ThinPlace, missing_for_thin};
+pub use thin::{Thin, ThinPlace, find_thin_group, missing_for_thin};

@@ -10,11 +10,12 @@ mod file_system;
 mod helper;
 mod lvm;
 mod name;
+mod note;
 mod pool;
 mod report;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ use file_system::Staged;
 use helper::Helper;
 use lvm::Lvm;
 use name::{INSTANT, INSTANT_DONE, OURS, READY, Role};
-pub use pool::{ThinPlace, missing_for_thin};
+pub use pool::{ThinPlace, find_thin_group, missing_for_thin};
 use report::{LogicalVolume, PoolStatus};
 use state::State;
 
@@ -527,6 +528,34 @@ impl Backend for Thin {
 
     fn objects(&self) -> Result<BTreeSet<Object>> {
         Ok(self.state()?.objects())
+    }
+
+    fn note(&self, object: &Object, text: &str) -> Result<()> {
+        let state = self.state()?;
+        let found = state.existing(object)?;
+        let Some(tags) = note::tags(text) else {
+            return Err(Error::Invalid(format!(
+                "a note of {} bytes about {object} is too long for LVM",
+                text.len()
+            )));
+        };
+        let mut words = vec!["lvchange"];
+        for tag in note::among(&found.tags).filter(|tag| !tags.contains(tag)) {
+            words.extend(["--deltag", tag]);
+        }
+        for tag in tags.iter().filter(|tag| !found.tags.contains(*tag)) {
+            words.extend(["--addtag", tag]);
+        }
+        if words.len() == 1 {
+            return Ok(());
+        }
+        let path = self.lvm.path(&Role::Object(object.clone()).name());
+        words.push(&path);
+        self.lvm.run(&words).map(drop)
+    }
+
+    fn notes(&self) -> Result<BTreeMap<Object, String>> {
+        Ok(self.state()?.notes())
     }
 
     fn tidy(&self) -> Result<()> {

@@ -37,7 +37,8 @@ suite! {
         a_volume_that_is_attached_is_not_removed,
         a_read_only_volume_is_one,
         what_is_attached_is_found_again_by_another_process,
-        another_mount_in_the_way_is_left_alone;
+        another_mount_in_the_way_is_left_alone,
+        a_note_stays_beside_its_object_and_goes_with_it;
     snapshots:
         a_snapshot_keeps_what_was_there,
         a_clone_is_a_volume_of_its_own,

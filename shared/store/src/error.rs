@@ -74,6 +74,20 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another process has the file open.
+    #[error("the store file {} is open in another process; end that one, or wait until it has ended", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What is in the file is not what was written to it.
+    #[error("the store file {} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The file cannot be read or written.
     #[error("the store file cannot be read or written; check the disk and its free space")]
     Storage(#[source] Box<redb::Error>),

@@ -3,17 +3,25 @@
 //! A write is on the disk when the call returns. Calls block for less than a millisecond, so they may be
 //! made from asynchronous code.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
+
+/// How long the end of a predecessor is waited for, and how often it is looked for.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A file of tables. A clone is the same file.
 #[derive(Debug, Clone)]
@@ -26,6 +34,28 @@ impl Database {
     /// When the file cannot be opened, or another process has it open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Self(Arc::new(open_file(path.as_ref())?)))
+    }
+
+    /// Opens the state of a process: waits some seconds while a predecessor that ends has it open, and reads all of it to
+    /// see that it is sound. Its folder is made if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is not sound; when another process keeps it open, or it cannot be opened.
+    pub async fn open_own(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(|source| Error::Open {
+            path: path.to_owned(),
+            source: source.into(),
+        })?;
+        let began = Instant::now();
+        let file = loop {
+            match open_sound(path) {
+                Err(Error::InUse { .. }) if began.elapsed() < PREDECESSOR => sleep(AGAIN).await,
+                other => break other?,
+            }
+        };
+        Ok(Self(Arc::new(file)))
     }
 
     /// Makes all changes of the batch, or none.
@@ -204,7 +234,55 @@ pub(crate) fn open_file(path: &Path) -> Result<redb::Database> {
         .mode(0o600)
         .to_owned();
     options.open(path).map_err(|source| failed(source.into()))?;
-    redb::Database::create(path).map_err(|source| failed(source.into()))
+    redb::Database::create(path).map_err(|error| cannot_open(path, error))
+}
+
+/// Opens a file and reads all of it.
+fn open_sound(path: &Path) -> Result<redb::Database> {
+    // The library panics at some damage; where a panic ends the process, whoever starts it again has to see that.
+    let opened = std::panic::catch_unwind(|| {
+        let mut file = open_file(path)?;
+        // What it had to repair after a kill is repaired.
+        file.check_integrity()
+            .map_err(|error| cannot_open(path, error))?;
+        Ok(file)
+    });
+    opened.unwrap_or_else(|_| {
+        Err(Error::Damaged {
+            path: path.to_owned(),
+            source: "its parts contradict each other".into(),
+        })
+    })
+}
+
+fn cannot_open(path: &Path, error: DatabaseError) -> Error {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            Error::InUse { path }
+        }
+        // There has been one format of ours only.
+        DatabaseError::Storage(StorageError::Corrupted(_))
+        | DatabaseError::UpgradeRequired(_)
+        | DatabaseError::RepairAborted => Error::Damaged {
+            path,
+            source: error.into(),
+        },
+        DatabaseError::Storage(StorageError::Io(cause)) if is_damage(&cause) => Error::Damaged {
+            path,
+            source: cause.into(),
+        },
+        other => Error::Open {
+            path,
+            source: other.into(),
+        },
+    }
+}
+
+/// What is not a redb file at all, or ends before its end.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    matches!(error.kind(), InvalidData | UnexpectedEof)
 }
 
 #[cfg(test)]
@@ -252,5 +330,46 @@ mod tests {
         words.put("key", &"word".to_owned()).unwrap();
         let numbers: Table<u32> = Table::open(&database, "mixed").unwrap();
         assert!(matches!(numbers.get("key"), Err(Error::Record { key, .. }) if key == "key"));
+    }
+
+    /// Bytes all over the file are others, one at a time: it is damaged, or as it was after the last commit or the one before
+    /// it, and never something else.
+    #[tokio::test]
+    async fn a_file_that_is_damaged_is_told_from_one_that_is_sound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made/state.redb");
+        let all: Vec<(String, u32)> = (0..50).map(|it| (format!("key-{it:02}"), it)).collect();
+        {
+            let database = Database::open_own(&path).await.unwrap();
+            let numbers: Table<u32> = Table::open(&database, "numbers").unwrap();
+            for (key, value) in &all {
+                numbers.put(key, value).unwrap();
+            }
+        }
+        let sound = fs::read(&path).unwrap();
+        let mut damaged = 0;
+        // The head whole, and some of the rest, of which little is in use.
+        let head = (0..512).step_by(4);
+        for at in head.chain((512..sound.len()).step_by(sound.len() / 150)) {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 0x55;
+            fs::write(&path, bytes).unwrap();
+            match Database::open_own(&path).await {
+                Ok(database) => {
+                    let numbers: Table<u32> = Table::open(&database, "numbers").unwrap();
+                    let list = numbers.list().unwrap();
+                    assert!(all.starts_with(&list), "byte {at}: {list:?}");
+                    assert!(list.len() + 1 >= all.len(), "byte {at}: {list:?}");
+                }
+                Err(Error::Damaged { .. }) => damaged += 1,
+                Err(other) => panic!("byte {at}: {other}"),
+            }
+        }
+        assert!(damaged > 10, "{damaged}");
+        for garbage in [&b"garbage"[..], &sound[..sound.len() / 2], &sound[..100]] {
+            fs::write(&path, garbage).unwrap();
+            let error = Database::open_own(&path).await.unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod capacity;
 pub mod holds;
+pub mod note;
 pub mod options;
 pub mod record;
 pub mod retention;

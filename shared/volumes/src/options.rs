@@ -30,6 +30,7 @@ const KNOWN: &[&str] = &[
     "backup-password-file",
     "backup-options-file",
     "backup-schedule",
+    "verify-schedule",
     "on-remove",
     "read-only",
     "owner",
@@ -85,6 +86,9 @@ pub struct VolumeOptions {
     /// `backup-schedule`: when backups are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_schedule: Option<Schedule>,
+    /// `verify-schedule`: when the latest backup is read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_schedule: Option<Schedule>,
     /// `on-remove`: what a removal does.
     #[serde(default)]
     pub on_remove: OnRemove,
@@ -207,6 +211,7 @@ impl VolumeOptions {
             "backup-password-file" => self.backup_password_file = Some(absolute_path(value)?),
             "backup-options-file" => self.backup_options_file = Some(absolute_path(value)?),
             "backup-schedule" => self.backup_schedule = Some(parsed(value)?),
+            "verify-schedule" => self.verify_schedule = Some(parsed(value)?),
             "on-remove" => self.on_remove = on_remove(value)?,
             "read-only" => self.read_only = truth(value)?,
             "owner" => self.owner = Some(parsed(value)?),
@@ -234,6 +239,10 @@ impl VolumeOptions {
             (
                 self.backup_schedule.is_some() && self.backup_to.is_none(),
                 "`backup-schedule` needs `backup-to`, the URL of the repository",
+            ),
+            (
+                self.verify_schedule.is_some() && self.backup_to.is_none(),
+                "`verify-schedule` needs `backup-to`, the URL of the repository",
             ),
             (
                 self.backup_to.is_some() && self.backup_password_file.is_none(),

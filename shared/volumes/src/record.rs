@@ -74,6 +74,39 @@ pub struct BackupHistory {
     /// Why the one after it was not made, one sentence; `None` when it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// What the next backup of a device counts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BackupBase>,
+    /// What reading back on a schedule found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
+}
+
+/// A backup of a device whose snapshot is kept, so that the next one reads only what has changed since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupBase {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The backup's id in its repository.
+    pub backup: String,
+    /// The URL of the repository.
+    pub to: String,
+}
+
+/// What became of reading backups back on a schedule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// When the schedule ran last.
+    pub begun_at: UnixSeconds,
+    /// When a backup was last found to be whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<UnixSeconds>,
+    /// Its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What is wrong with the one after it, one sentence; `None` when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// A backup that was made.
@@ -128,6 +161,8 @@ pub enum SnapshotReason {
     Scheduled,
     /// A clone, a rollback or a backup needed it, and has it removed again.
     Working,
+    /// The next backup counts from it ([`BackupBase`]); it is shown to nobody.
+    Base,
 }
 
 /// Where a snapshot is in its life.

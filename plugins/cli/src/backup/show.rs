@@ -14,6 +14,7 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         Outcome::Created(created) => self::created(created),
         Outcome::Listed { backups } if backups.is_empty() => "there are no backups".to_owned(),
         Outcome::Listed { backups } => self::backups(backups),
+        Outcome::Found(found) => backups(std::slice::from_ref(found)),
         Outcome::Restored(restored) => format!(
             "restored {} of {}: {} in {} files",
             restored.backup.volume,

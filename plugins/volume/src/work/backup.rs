@@ -15,9 +15,10 @@ use drover_daemon::Settings;
 use drover_model::VolumeId;
 use drover_storage::{Access, Backend, Object};
 use drover_volumes::SnapshotRecord;
+use drover_volumes::VolumeOptions;
 use drover_volumes::options::BackupSource;
 use drover_volumes::record::{LastBackup, SnapshotReason, VolumeRecord};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tracing::{info, warn};
 
 use super::{Work, blocking, reference};
@@ -122,14 +123,13 @@ pub(crate) struct Destination {
 }
 
 /// Where the options of a volume say that its backups are.
-fn repository(record: &VolumeRecord) -> Result<Repository> {
-    let options = &record.options;
+pub(super) fn repository(options: &VolumeOptions) -> Result<Repository> {
     let (Some(url), Some(password_file)) = (&options.backup_to, &options.backup_password_file)
     else {
-        return Err(Error::Invalid(format!(
-            "volume `{}` has no `backup-to` and no `backup-password-file`: where its backups go is not known",
-            record.name
-        )));
+        return Err(Error::Invalid(
+            "the volume has no `backup-to` and no `backup-password-file`: where its backups are is not known"
+                .to_owned(),
+        ));
     };
     Ok(Repository {
         url: url.clone(),
@@ -138,6 +138,15 @@ fn repository(record: &VolumeRecord) -> Result<Repository> {
         cache: None,
         bandwidth: None,
     })
+}
+
+/// The backup that an option names.
+pub(super) fn selector(wanted: &BackupSource) -> Selector {
+    Selector {
+        volume: wanted.volume.to_string(),
+        when: wanted.when.clone(),
+        host: None,
+    }
 }
 
 impl Work {
@@ -161,6 +170,16 @@ impl Work {
         running.get(volume)?.progress
     }
 
+    /// Waits for a turn among the backups of schedules; `None` when the process ends.
+    pub(super) async fn backup_slot(&self) -> Option<SemaphorePermit<'_>> {
+        self.backups.slots.acquire().await.ok()
+    }
+
+    /// Has a worker do something for a volume.
+    pub(super) async fn run_worker(&self, volume: &VolumeId, request: &Request) -> Result<Outcome> {
+        self.backups.run(volume, request).await
+    }
+
     /// Ends the worker of a volume, if there is one, and waits until it is gone.
     pub(crate) async fn stop_worker(&self, volume: &VolumeId) {
         let running = {
@@ -181,36 +200,63 @@ impl Work {
         record: &VolumeRecord,
         wanted: &BackupSource,
     ) -> Result<()> {
+        let outcome = match self.device_to_restore(backend, record, wanted).await? {
+            Some(device) => {
+                let restored = self.write_back(
+                    record,
+                    wanted,
+                    Target::Block {
+                        path: device,
+                        blank: true,
+                    },
+                );
+                let restored = restored.await;
+                if restored.is_ok() {
+                    self.fill_device(backend, record).await?;
+                }
+                restored
+            }
+            None => self.restore_files(backend, record, wanted).await,
+        };
+        outcome.inspect_err(|error| {
+            // Whoever asked may have gone meanwhile.
+            warn!(volume = %record.name, error = error.sentence(), "is not restored from its backup");
+        })
+    }
+
+    async fn restore_files(
+        &self,
+        backend: &Arc<dyn Backend>,
+        record: &VolumeRecord,
+        wanted: &BackupSource,
+    ) -> Result<()> {
         let at = self.restore_point(&record.id);
-        let restore = Restore {
-            backup: Selector {
-                volume: wanted.volume.to_string(),
-                when: wanted.when.clone(),
-                host: None,
-            },
-            target: Target::Directory { path: at.clone() },
-        };
-        let request = Request {
-            repository: repository(record)?,
-            operation: Operation::Restore(restore),
-        };
         let object = Object::Volume(record.id.clone());
         let (attaching, attached, place) = (backend.clone(), object.clone(), at.clone());
         blocking(move || attaching.attach(&attached, &place, Access::ReadWrite)).await?;
-        let outcome = self.backups.run(&record.id, &request).await;
+        let target = Target::Directory { path: at.clone() };
+        let outcome = self.write_back(record, wanted, target).await;
         let backend = backend.clone();
         let detached = blocking(move || backend.detach(&object, &at)).await;
-        let Outcome::Restored(restored) = outcome.inspect_err(|error| {
-            // Whoever asked may have gone meanwhile.
-            warn!(volume = %record.name, error = error.sentence(), "is not restored from its backup");
-        })?
-        else {
-            return Err(Error::Internal(
-                "the backup worker answered something else".to_owned(),
-            ));
+        outcome.and(detached)
+    }
+
+    async fn write_back(
+        &self,
+        record: &VolumeRecord,
+        wanted: &BackupSource,
+        target: Target,
+    ) -> Result<()> {
+        let backup = selector(wanted);
+        let request = Request {
+            repository: repository(&record.options)?,
+            operation: Operation::Restore(Restore { backup, target }),
+        };
+        let Outcome::Restored(restored) = self.backups.run(&record.id, &request).await? else {
+            return Err(worker::foreign());
         };
         info!(volume = %record.name, backup = restored.backup.id, bytes = restored.bytes, "restored from its backup");
-        detached
+        Ok(())
     }
 
     /// Makes the backup that is due, and notes what became of it.
@@ -250,7 +296,7 @@ impl Work {
 
     async fn back_up_as_options_say(&self, record: &VolumeRecord) -> Result<Created> {
         let destination = Destination {
-            repository: repository(record)?,
+            repository: repository(&record.options)?,
             tags: Vec::new(),
             init: true,
         };
@@ -272,7 +318,11 @@ impl Work {
         };
         let made = self.save(record, &snapshot, destination).await;
         let _gate = self.gate(&record.name).await;
-        if let Err(error) = self.purge_snapshot(&snapshot).await {
+        let kept = match &made {
+            Ok(made) => self.keep_base(record, &snapshot, made, &url).await,
+            Err(_) => false,
+        };
+        if !kept && let Err(error) = self.purge_snapshot(&snapshot).await {
             warn!(volume = %record.name, snapshot = %snapshot.name, error = error.sentence(), "is removed later");
         }
         let made = made?;
@@ -300,17 +350,26 @@ impl Work {
         destination: Destination,
     ) -> Result<Created> {
         let backend = self.pools.of(record.backend).await?;
-        let at = self.snapshot_point(&record.name, &snapshot.name);
-        let (object, place) = (Object::Snapshot(reference(snapshot)), at.clone());
-        blocking(move || backend.attach(&object, &place, Access::ReadOnly)).await?;
+        let device = self
+            .device_to_save(&backend, record, snapshot, &destination.repository.url)
+            .await?;
+        let (source, parent) = match device {
+            Some(device) => device,
+            None => {
+                let at = self.snapshot_point(&record.name, &snapshot.name);
+                let (object, place) = (Object::Snapshot(reference(snapshot)), at.clone());
+                blocking(move || backend.attach(&object, &place, Access::ReadOnly)).await?;
+                (Source::Tree { path: at }, None)
+            }
+        };
         let create = Create {
             volume: record.name.to_string(),
             host: self.backups.host.clone(),
             time: i64::try_from(snapshot.taken_at).ok(),
             tags: destination.tags,
             facts: BTreeMap::new(),
-            source: Source::Tree { path: at },
-            parent: None,
+            source,
+            parent,
             init: destination.init,
         };
         let request = Request {
@@ -319,9 +378,7 @@ impl Work {
         };
         match self.backups.run(&record.id, &request).await? {
             Outcome::Created(created) => Ok(created),
-            _ => Err(Error::Internal(
-                "the backup worker answered something else".to_owned(),
-            )),
+            _ => Err(worker::foreign()),
         }
     }
 

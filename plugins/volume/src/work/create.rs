@@ -33,8 +33,12 @@ impl Work {
         match self.catalogue.named(name) {
             Some(record) if record.is_ready() => return Ok(()),
             Some(record) if record.state == VolumeState::Retained => {
-                self.catalogue
+                let changed = self
+                    .catalogue
                     .change(&record.id, |it| it.state = VolumeState::Ready)?;
+                if let Some(record) = changed {
+                    self.renew_note(&record).await;
+                }
                 info!(volume = %name, "a volume that was retained is there again");
                 return Ok(());
             }
@@ -56,7 +60,10 @@ impl Work {
         check(&backend, &options)?;
         self.refuse_when_full(&backend, &format!("volume `{name}`"))
             .await?;
-        let inherited = source.as_ref().and_then(|(record, _)| record.size);
+        let inherited = match &source {
+            Some((record, _)) => record.size,
+            None => self.size_of_backup(&backend, &options).await?,
+        };
         let size = options.size.or(inherited);
         self.refuse_larger_than_pool(&backend, size).await?;
         let mut record = VolumeRecord {
@@ -77,13 +84,18 @@ impl Work {
         let made = self
             .make_on(&backend, &record, source.map(|(_, object)| object))
             .await;
-        if let Err(error) = made {
+        record.state = VolumeState::Ready;
+        // Before the engine hears of it: what is there is known again, whatever happens to the records.
+        let noted = match made {
+            Ok(()) => self.note(&record).await,
+            failed => failed,
+        };
+        if let Err(error) = noted {
             if let Err(again) = self.purge(&record).await {
                 warn!(volume = %name, error = again.sentence(), "what was begun is removed later");
             }
             return Err(error);
         }
-        record.state = VolumeState::Ready;
         self.catalogue.put(&record)?;
         Ok(record)
     }
@@ -156,7 +168,9 @@ impl Work {
             .catalogue
             .change(&record.id, |it| it.size = Some(size))?;
         info!(volume = %name, %size, "resized");
-        changed.ok_or_else(|| Error::NoVolume(name.clone()))
+        let record = changed.ok_or_else(|| Error::NoVolume(name.clone()))?;
+        self.renew_note(&record).await;
+        Ok(record)
     }
 }
 

@@ -23,8 +23,10 @@ impl Work {
         let state = record.removed(now(), self.trash_window);
         let changed = self.catalogue.change(&record.id, |it| it.state = state)?;
         info!(volume = %name, ?state, "removed");
-        if let (VolumeState::Removing, Some(record)) = (state, changed) {
-            self.purge(&record).await?;
+        match (state, changed) {
+            (VolumeState::Removing, Some(record)) => self.purge(&record).await?,
+            (_, Some(record)) => self.renew_note(&record).await,
+            (_, None) => {}
         }
         Ok(())
     }
@@ -92,6 +94,7 @@ impl Work {
         restored.state = VolumeState::Ready;
         restored.holds.clear();
         self.catalogue.put(&restored)?;
+        self.renew_note(&restored).await;
         info!(volume = %name, %new_name, "restored from the trash");
         Ok(restored)
     }

@@ -71,7 +71,8 @@ impl Work {
         }
         self.catalogue.put_snapshots(&records)?;
         let wanted: Vec<_> = records.iter().map(reference).collect();
-        let taking = async move { blocking(move || backend.snapshot(&wanted)).await };
+        let taker = backend.clone();
+        let taking = async move { blocking(move || taker.snapshot(&wanted)).await };
         let (outcome, consistency) = hooks::around(&self.engine, &names, taking).await;
         let Consistency { asked, complaints } = consistency;
         if let Err(error) = outcome {
@@ -82,6 +83,7 @@ impl Work {
             record.state = SnapshotState::Ready;
             record.application_consistent = asked && complaints.is_empty();
         }
+        self.note_snapshots(backend, &records).await?;
         self.catalogue.put_snapshots(&records)?;
         info!(snapshot = %name, volumes = names.len(), "taken");
         Ok(Taken {
@@ -213,6 +215,7 @@ impl Work {
         let backend = self.pools.of(record.backend).await?;
         let wanted = reference(&snapshot);
         blocking(move || backend.rollback(&wanted)).await?;
+        self.renew_note(&record).await;
         info!(%volume, snapshot = %name, "rolled back");
         Ok(record)
     }

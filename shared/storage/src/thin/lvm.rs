@@ -196,9 +196,9 @@ impl Lvm {
         }
     }
 
-    /// The logical volumes of the group, internal ones left out.
+    /// The logical volumes of the group, internal ones left out; of every group while there is no group.
     pub(super) fn logical_volumes(&self) -> Result<Vec<LogicalVolume>> {
-        self.report(&[
+        let mut words = vec![
             "lvs",
             "--reportformat",
             "json",
@@ -207,8 +207,11 @@ impl Lvm {
             "--nosuffix",
             "-o",
             report::LOGICAL_FIELDS,
-            &self.group,
-        ])
+        ];
+        if !self.group.is_empty() {
+            words.push(&self.group);
+        }
+        self.report(&words)
     }
 
     /// The group that a device is a physical volume of; `Some("")` when it is one of none.

@@ -10,6 +10,7 @@ use drover_model::ByteSize;
 use nix::sys::statvfs::statvfs;
 use tracing::{debug, info};
 
+use super::helper::Helper;
 use super::lvm::Lvm;
 use super::report::LogicalVolume;
 use crate::error::{Error, Result};
@@ -70,17 +71,20 @@ impl ThinPlace {
     }
 }
 
+fn has_device_mapper() -> bool {
+    fs::read_to_string("/proc/misc").is_ok_and(|text| text.contains("device-mapper"))
+}
+
 /// Why there can be no thin pool on this machine; `None` when there can be.
 #[must_use]
 pub fn missing_for_thin() -> Option<String> {
-    let has = || fs::read_to_string("/proc/misc").is_ok_and(|text| text.contains("device-mapper"));
-    if !has() {
+    if !has_device_mapper() {
         // Where there are no modules to load, what is said below tells enough.
         if let Err(error) = program::run("modprobe", ["dm_thin_pool"], Duration::from_secs(10)) {
             debug!(%error, "dm_thin_pool is not loaded");
         }
     }
-    if !has() {
+    if !has_device_mapper() {
         return Some(
             "a thin pool needs device-mapper, which this kernel does not have: use the backend `btrfs` or `directory`"
                 .to_owned(),
@@ -90,6 +94,22 @@ pub fn missing_for_thin() -> Option<String> {
         "a thin pool needs the program `thin_check`: install the package thin-provisioning-tools"
             .to_owned()
     })
+}
+
+/// A volume group that has a thin pool of the name that ours have; `None` where there is none. Where there are several, the first
+/// by name.
+///
+/// # Errors
+/// When LVM cannot be asked.
+pub fn find_thin_group(helper: &Path, state: &Path) -> Result<Option<String>> {
+    if !has_device_mapper() || !program::is_installed("lvm") {
+        return Ok(None);
+    }
+    mounts::make_directory(state)?;
+    let lvm = Lvm::new(Helper::new(helper, state.join("lock")));
+    let all = lvm.logical_volumes()?.into_iter();
+    let ours = all.filter(|it| it.name == lvm.pool && it.kind == "thin-pool");
+    Ok(ours.map(|it| it.group).min())
 }
 
 /// Finds or makes the pool, and activates it. A loop device is held by what is returned.

@@ -22,6 +22,8 @@ pub(super) struct LogicalVolume {
     pub(super) thin_id: String,
     #[serde(rename = "segtype")]
     pub(super) kind: String,
+    #[serde(rename = "vg_name", default)]
+    pub(super) group: String,
     #[serde(rename = "vg_tags", deserialize_with = "tags")]
     pub(super) group_tags: BTreeSet<String>,
 }
@@ -35,7 +37,8 @@ pub(super) struct PhysicalVolume {
 }
 
 /// The fields of [`LogicalVolume`].
-pub(super) const LOGICAL_FIELDS: &str = "lv_name,lv_tags,lv_size,pool_lv,thin_id,segtype,vg_tags";
+pub(super) const LOGICAL_FIELDS: &str =
+    "lv_name,lv_tags,lv_size,pool_lv,thin_id,segtype,vg_name,vg_tags";
 
 fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
     let text = String::deserialize(deserializer)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lvm::Lvm;
 use super::name::{INSTANT, INSTANT_DONE, OURS, READY, Role};
+use super::note;
 use super::report::LogicalVolume;
 use crate::backend::Object;
 use crate::error::{Error, Result};
@@ -95,6 +96,20 @@ impl State {
             .collect()
     }
 
+    /// The notes of what is complete.
+    pub(super) fn notes(&self) -> BTreeMap<Object, String> {
+        let complete = self
+            .ours
+            .values()
+            .filter(|(_, volume)| self.is_complete(volume));
+        complete
+            .filter_map(|(role, volume)| match role {
+                Role::Object(object) => Some((object.clone(), note::read(&volume.tags)?)),
+                Role::Replacement(_) | Role::Replaced(_) => None,
+            })
+            .collect()
+    }
+
     /// What no call will finish.
     pub(super) fn half_made(&self) -> Vec<Role> {
         let left = self.ours.values().filter(|(role, volume)| match role {
@@ -159,6 +174,7 @@ mod tests {
             pool: "drover".to_owned(),
             thin_id: "1".to_owned(),
             kind: "thin".to_owned(),
+            group: "vg".to_owned(),
             group_tags: set(group_tags),
         }
     }

@@ -131,6 +131,8 @@ pub(crate) fn what_differs_is_told_by_path(lab: &Lab) {
     }
     let taken = snapshot(1, 1);
     lab.backend.snapshot(std::slice::from_ref(&taken)).unwrap();
+    // Of the same size: told by the time, which the kernel counts in steps of up to 10 ms.
+    std::thread::sleep(std::time::Duration::from_millis(20));
     write(&at.join("changed"), "after!");
     write(&at.join("deep/er/changed"), "after!!");
     write(&at.join("added"), "");

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use drover_storage::{Access, Error, ErrorKind, Object, Shape};
 
-use super::lab::{Lab, volume};
+use super::lab::{Lab, snapshot, volume};
 
 pub(crate) fn a_volume_is_empty_until_something_is_written_and_gone_when_it_is_removed(lab: &Lab) {
     let at = lab.make(1);
@@ -120,4 +120,38 @@ pub(crate) fn another_mount_in_the_way_is_left_alone(lab: &Lab) {
         "{error}"
     );
     assert!(other.join("file").exists() && !at.exists());
+}
+
+pub(crate) fn a_note_stays_beside_its_object_and_goes_with_it(lab: &Lab) {
+    let object = Object::Volume(volume(1));
+    let missing = lab.backend.note(&object, "nothing").unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    lab.backend.create(&volume(1), &Shape::default()).unwrap();
+    let long = format!("{{\"name\":\"{}\"}}", "x,ü".repeat(400));
+    for text in ["first", &long, "{\"name\":\"pg\"}"] {
+        lab.backend.note(&object, text).unwrap();
+        let notes = lab.backend.notes().unwrap();
+        assert_eq!(
+            notes.into_iter().collect::<Vec<_>>(),
+            [(object.clone(), text.to_owned())]
+        );
+    }
+    if lab.backend.abilities().snapshots {
+        let taken = snapshot(1, 7);
+        lab.backend.snapshot(std::slice::from_ref(&taken)).unwrap();
+        lab.backend
+            .note(&taken.clone().into(), "of a snapshot")
+            .unwrap();
+        let notes = lab.reopen().notes().unwrap();
+        assert_eq!(
+            notes.get(&taken.clone().into()).map(String::as_str),
+            Some("of a snapshot")
+        );
+        assert_eq!(notes.len(), 2);
+        lab.backend.remove(&taken.into()).unwrap();
+    }
+    lab.backend.tidy().unwrap();
+    assert_eq!(lab.backend.notes().unwrap().len(), 1);
+    lab.backend.remove(&object).unwrap();
+    assert!(lab.backend.notes().unwrap().is_empty());
 }

@@ -26,7 +26,7 @@ async fn the_embedded_store_goes_on_where_it_was() {
         assert!(store.commit(leased).await.unwrap().is_committed());
         let refused = Store::open_embedded(&path).unwrap_err();
         assert!(
-            matches!(refused, Error::Open { .. }),
+            matches!(refused, Error::InUse { .. }),
             "two at once: {refused}"
         );
         (watch.position(), lease)

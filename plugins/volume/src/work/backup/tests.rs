@@ -116,6 +116,12 @@ fn named(name: &str) -> VolumeName {
 }
 
 fn open(folder: &TempDir, backend: BackendChoice) -> Arc<Work> {
+    let work = open_with(folder, backend, "volumes.redb");
+    work.catalogue.set_known();
+    work
+}
+
+fn open_with(folder: &TempDir, backend: BackendChoice, records: &str) -> Arc<Work> {
     let mut settings = Settings {
         state_dir: folder.path().join("state"),
         ..Settings::default()
@@ -124,7 +130,7 @@ fn open(folder: &TempDir, backend: BackendChoice) -> Arc<Work> {
     settings.volumes.loop_size = Some("256M".parse().unwrap());
     settings.volumes.reserve = 1;
     fs::create_dir_all(&settings.state_dir).unwrap();
-    let database = Database::open(settings.state_dir.join("volumes.redb")).unwrap();
+    let database = Database::open(settings.state_dir.join(records)).unwrap();
     // Nobody answers there: no container is asked anything.
     let socket = folder.path().join("engine.sock");
     let engine = Engine::new(&format!("unix://{}", socket.display())).unwrap();
@@ -332,4 +338,44 @@ fn a_restore_that_was_killed_is_removed_at_the_next_start() {
     assert!(lab.work.catalogue.volumes().is_empty());
     assert!(backend.objects().unwrap().is_empty());
     assert!(!at.exists());
+}
+
+#[test]
+fn volumes_are_known_again_by_what_lies_beside_them() {
+    let Some(lab) = btrfs() else { return };
+    for name in ["pg", "gone", "unreadable"] {
+        lab.create(name, &[("size", "64M"), ("owner", "7:8")])
+            .unwrap();
+    }
+    let work = lab.work.clone();
+    let taken = lab.runtime.block_on(async {
+        let (names, name) = ([named("pg")], "before".parse().unwrap());
+        let taken = work.snapshot(&names, &name, SnapshotReason::Asked);
+        let taken = taken.await.unwrap();
+        work.remove(&named("gone")).await.unwrap();
+        taken.snapshots
+    });
+    let unreadable = lab.record("unreadable").id;
+    let backend = lab.work.pools.all().remove(0).backend;
+    backend
+        .note(&Object::Volume(unreadable.clone()), "garbage")
+        .unwrap();
+
+    let again = open_with(&lab.folder, BackendChoice::Btrfs, "new.redb");
+    assert!(!again.catalogue.is_known());
+    lab.runtime.block_on(again.adopt()).unwrap();
+    assert_eq!(
+        again.catalogue.ready(&named("pg")).unwrap(),
+        lab.record("pg")
+    );
+    assert_eq!(again.catalogue.snapshots(None), taken);
+    let recovered = named(&format!("recovered-{unreadable}"));
+    assert_eq!(again.catalogue.ready(&recovered).unwrap().id, unreadable);
+    let trashed = again.catalogue.volumes().into_iter();
+    let trashed = trashed.filter(|it| matches!(it.state, VolumeState::Trashed { .. }));
+    let trashed: Vec<_> = trashed.map(|it| it.name).collect();
+    assert_eq!(trashed, [named("gone")]);
+    // What is known already is not taken again.
+    lab.runtime.block_on(again.adopt()).unwrap();
+    assert_eq!(again.catalogue.volumes().len(), 3);
 }
