@@ -9,6 +9,8 @@ mod authorization_sockets;
 mod compose;
 #[path = "scenarios/crashes.rs"]
 mod crashes;
+#[path = "scenarios/databases.rs"]
+mod databases;
 #[path = "scenarios/encryption.rs"]
 mod encryption;
 #[path = "scenarios/encryption_keys.rs"]
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         newest(volumes::SCENARIOS),
         newest(volumes_backups::SCENARIOS),
         every(volumes_faults::SCENARIOS),
+        newest(databases::SCENARIOS),
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),

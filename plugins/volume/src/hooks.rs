@@ -132,9 +132,10 @@ fn preset(name: &str, container: &Container) -> (Option<String>, Option<String>)
         "sqlite" => {
             let places = container.mounts.iter().map(|it| quoted(&it.destination));
             let places = places.collect::<Vec<_>>().join(" ");
+            // One that fails is told of, as `find -exec` would not.
             let script = format!(
-                "find {places} -type f \\( -name '*.db' -o -name '*.sqlite' -o -name '*.sqlite3' \\) \
-                 -exec sqlite3 {{}} 'PRAGMA wal_checkpoint(TRUNCATE)' \\;"
+                "find {places} -type f \\( -name '*.db' -o -name '*.sqlite' -o -name '*.sqlite3' \\) -print0 | \
+                 xargs -0 -r -n 1 sh -c 'sqlite3 \"$0\" \"PRAGMA wal_checkpoint(TRUNCATE)\"'"
             );
             (Some(script), None)
         }
