@@ -12,7 +12,6 @@ use drover_model::Pool;
 use crate::Coordinator;
 use crate::confirm::addresses_in_use;
 use crate::context::now;
-use crate::mirror::{Takeover, Takeovers};
 use crate::registry::State;
 use crate::{membership, status};
 
@@ -26,8 +25,6 @@ const FULL: u64 = 80;
 const LEAK: u64 = 600;
 /// From here on what waits to be written is worth telling, in seconds.
 const BEHIND: u64 = 5;
-/// How long a claim that was refused is worth telling, in seconds.
-const TAKEN: u64 = 3600;
 /// How long a plugin may take.
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -55,7 +52,7 @@ pub async fn examine(coordinator: &Coordinator) -> Examination {
     );
     findings.extend(table.conflicts.into_iter().map(conflict));
     findings.extend(context.keys.findings());
-    findings.extend(takeovers(snapshot.takeovers(), now()));
+    findings.extend(snapshot.takeovers().findings(now()));
     findings.extend(registry(&coordinator.registry.state(), now()));
     findings.extend(addresses(coordinator).await);
     findings.extend(
@@ -198,40 +195,6 @@ fn look_at_network(status: &NetworkStatus, hosts: &[HostStatus]) -> Vec<Finding>
             )
         })
         .collect()
-}
-
-/// Claims of blocks that are other hosts'.
-fn takeovers(seen: &Takeovers, now: u64) -> Vec<Finding> {
-    let claims = |it: &Takeover| {
-        format!(
-            "block {} of host `{}` is claimed by host `{}`",
-            it.believed.block, it.owner.host, it.claimant
-        )
-    };
-    let remedy = |it: &Takeover| {
-        format!(
-            "no host does that by itself: find out who writes to the store in the name of `{0}`; `drover host rm {0}` shuts it out",
-            it.claimant
-        )
-    };
-    let standing = seen.standing.values().map(|it| {
-        let problem = format!(
-            "{} in the store: it is not believed, and its owner puts its record back",
-            claims(it)
-        );
-        finding(Severity::Error, problem, remedy(it))
-    });
-    let last = seen.last.iter();
-    let past = last.filter(|it| seen.standing.is_empty() && now < it.at.saturating_add(TAKEN));
-    let past = past.map(|it| {
-        let problem = format!(
-            "claims of other hosts' blocks have been refused {} times, the last: {}",
-            seen.count,
-            claims(it)
-        );
-        finding(Severity::Warning, problem, remedy(it))
-    });
-    standing.chain(past).collect()
 }
 
 /// Whether this host's containers are written down, and in full.

@@ -9,11 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drover_allocation::block::Member;
+use drover_control_api::coordinator::{Finding, Severity};
 use drover_control_api::record::{BlockRecord, HostRecord, UnixSeconds};
 use drover_model::HostName;
 use drover_store::Entry;
 
 use crate::context::now;
+
+/// How long a claim that was refused is worth telling, in seconds.
+const TOLD: u64 = 3600;
 
 /// A claim of a block of another host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +70,47 @@ impl Takeovers {
             .standing
             .extract_if(.., |_, it| !is_member(entries, &it.owner));
         freed.map(|(_, it)| it.claim).collect()
+    }
+
+    /// What an operator should know of it.
+    #[must_use]
+    pub fn findings(&self, now: UnixSeconds) -> Vec<Finding> {
+        let standing = self.standing.values().map(|it| Finding {
+            severity: Severity::Error,
+            problem: format!(
+                "{} in the store: it is not believed, and its owner puts its record back",
+                it.sentence()
+            ),
+            remedy: it.remedy(),
+        });
+        let last = self.last.iter();
+        let past = last.filter(|it| self.standing.is_empty() && now < it.at.saturating_add(TOLD));
+        let past = past.map(|it| Finding {
+            severity: Severity::Warning,
+            problem: format!(
+                "claims of other hosts' blocks have been refused {} times, the last: {}",
+                self.count,
+                it.sentence()
+            ),
+            remedy: it.remedy(),
+        });
+        standing.chain(past).collect()
+    }
+}
+
+impl Takeover {
+    fn sentence(&self) -> String {
+        format!(
+            "block {} of host `{}` is claimed by host `{}`",
+            self.believed.block, self.owner.host, self.claimant
+        )
+    }
+
+    fn remedy(&self) -> String {
+        format!(
+            "no host does that by itself: find out who writes to the store in the name of `{0}`; `drover host rm {0}` shuts it out",
+            self.claimant
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which changes of the store the copy takes over.
 
+use drover_control_api::coordinator::Severity;
 use drover_control_api::record::{BlockRecord, HostRecord};
 use drover_store::{Change, Entry};
 
@@ -61,11 +62,18 @@ fn a_block_is_not_taken_from_a_member() {
     let standing = &snapshot.takeovers().standing[KEY];
     assert_eq!(standing.claimant.as_str(), "b");
     assert_eq!(standing.claim.revision, 2);
+    let found = snapshot.takeovers().findings(standing.at);
+    assert_eq!(found[0].severity, Severity::Error);
+    let seen = standing.at;
     // Its owner puts its record back: nothing stands, and what was is remembered.
     snapshot.apply(vec![change(3, KEY, Some(block(Some("a"))))]);
     assert_eq!(snapshot.revision(KEY), 3);
     assert!(snapshot.takeovers().standing.is_empty());
     assert_eq!(snapshot.takeovers().count, 1);
+    let found = snapshot.takeovers().findings(seen);
+    assert_eq!((found.len(), found[0].severity), (1, Severity::Warning));
+    assert!(found[0].problem.contains("refused 1 times"), "{found:?}");
+    assert!(snapshot.takeovers().findings(seen + 3600).is_empty());
 }
 
 #[test]
