@@ -107,7 +107,7 @@ fn patterns(key: &str) -> Result<[String; 3]> {
     ])
 }
 
-/// The files of a host that have a part of one of the keys.
+/// The files of a host that have a part of one of the keys. Namespaces are files that cannot be read.
 fn files_with(host: &Host, keys: &BTreeSet<String>, places: &str) -> Result<Vec<String>> {
     let all = keys.iter().map(|key| patterns(key));
     let all = all.collect::<Result<Vec<_>>>()?.concat().join("|");
@@ -116,7 +116,7 @@ fn files_with(host: &Host, keys: &BTreeSet<String>, places: &str) -> Result<Vec<
         "cat > /dev/shm/pattern <<'END'
 {all}
 END
-         LC_ALL=C grep -rlaP -f /dev/shm/pattern {places}; code=$?; rm /dev/shm/pattern; test $code -le 1"
+         LC_ALL=C grep -rlaP --exclude-dir=netns -f /dev/shm/pattern {places}; code=$?; rm /dev/shm/pattern; test $code -le 1"
     ))?;
     Ok(found.lines().map(str::to_owned).collect())
 }
