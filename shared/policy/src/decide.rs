@@ -1,16 +1,16 @@
 //! Decisions: one question a facet, and the answer with its rule.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cedar_policy::{
     Authorizer, Context, Decision as Answer, Entities, Entity, EntityUid, Request,
     RestrictedExpression,
 };
-use drover_authorization::{Facet, Fact};
+use drover_authorization::{Facet, Fact, Kind};
 
-use crate::load::Policy;
-use crate::memo::Question;
+use crate::load::{Policy, Rules};
+use crate::reads::{OPERATION, Reads};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +76,32 @@ impl Decision {
     }
 }
 
+impl<'a> Asked<'a> {
+    /// What policies read as `resource.name`.
+    pub(crate) fn name(&self) -> &'a str {
+        let named = self.object.filter(|object| !object.name.is_empty());
+        named.map_or(&self.facet.resource.id, |object| &object.name)
+    }
+}
+
+/// One facet of a call, asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) operation: &'a str,
+    pub(crate) asked: Asked<'a>,
+}
+
+/// What the rules say to a question, whatever else there is to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ruling {
+    pub(crate) allowed: bool,
+    /// The rules that permit, or those that forbid.
+    pub(crate) rules: Vec<String>,
+    /// Why it cannot be answered: it is denied then.
+    pub(crate) errors: Vec<String>,
+}
+
 impl Policy {
     /// Decides a call. With `whole`, every facet is asked, also behind a denial.
     #[must_use]
@@ -87,20 +113,11 @@ impl Policy {
         whole: bool,
     ) -> Decision {
         let mut verdicts = Vec::with_capacity(asked.len());
-        // Made for the first question that was not asked before.
-        let user = OnceCell::new();
         for each in asked {
-            let question = Question {
+            let verdict = self.verdict(&Question {
                 principal,
                 operation,
                 asked: *each,
-            };
-            let verdict = self.memo.verdict(question, || {
-                let user = user.get_or_init(|| self.user(principal));
-                user.as_ref().map_or_else(
-                    || failed("the name of the user"),
-                    |user| self.ask(user, principal, operation, *each),
-                )
             });
             let denied = !verdict.allowed;
             verdicts.push(verdict);
@@ -109,6 +126,26 @@ impl Policy {
             }
         }
         Decision { verdicts }
+    }
+
+    fn verdict(&self, question: &Question<'_>) -> Verdict {
+        let facet = question.asked.facet;
+        let ruling = match self.by_action.get(facet.action) {
+            None => Arc::new(failed("the action")),
+            Some(rules) => self.memo.ruling(rules.reads.key(question), || {
+                self.ask(rules, question).unwrap_or_else(failed)
+            }),
+        };
+        let reason = match (ruling.allowed, ruling.errors.as_slice()) {
+            (true, _) => String::new(),
+            (false, []) => self.reason(question.principal, facet, &ruling.rules),
+            (false, errors) => errors.join("; "),
+        };
+        Verdict {
+            allowed: ruling.allowed,
+            rules: ruling.rules.clone(),
+            reason,
+        }
     }
 
     fn user(&self, principal: &Principal) -> Option<Entity> {
@@ -126,62 +163,42 @@ impl Policy {
         Entity::new(uid, attributes, parents.into_iter().collect()).ok()
     }
 
-    fn ask(
-        &self,
-        user: &Entity,
-        principal: &Principal,
-        operation: &str,
-        asked: Asked<'_>,
-    ) -> Verdict {
-        let facet = asked.facet;
-        let Some(rules) = self.by_action.get(facet.action) else {
-            return failed("the action");
-        };
-        let Some((resource, entity)) = self.resource(asked, principal) else {
-            return failed("the resource");
-        };
-        let Some(context) = context(operation, facet) else {
-            return failed("the facts");
-        };
-        let request = Request::new(user.uid(), rules.action.clone(), resource, context, None);
-        let mut entities = vec![user.clone(), rules.entity.clone()];
+    /// Has Cedar answer a question; what could not be put into one when it cannot.
+    fn ask(&self, rules: &Rules, question: &Question<'_>) -> Result<Ruling, &'static str> {
+        let facet = question.asked.facet;
+        let user = self
+            .user(question.principal)
+            .ok_or("the name of the user")?;
+        let (resource, entity) = self.resource(rules, question).ok_or("the resource")?;
+        let context = context(&rules.reads, question).ok_or("the facts")?;
+        let request = Request::new(user.uid(), rules.action.clone(), resource, context, None)
+            .map_err(|_never| "the question")?;
+        let mut entities = vec![rules.entity.clone()];
         // The owner's label can be claimed for oneself: the user is there already.
         if entity.uid() != user.uid() {
             entities.push(entity);
         }
-        let (Ok(request), Ok(entities)) = (request, Entities::from_entities(entities, None)) else {
-            return failed("the question");
-        };
+        entities.push(user);
+        let entities =
+            Entities::from_entities(entities, None).map_err(|_never| "what it is about")?;
         let response = Authorizer::new().is_authorized(&request, &rules.set, &entities);
+        let errors = response.diagnostics().errors();
+        // A rule that fails is left out by Cedar, be it a `forbid`; here nothing is permitted beside one.
+        let errors: Vec<String> = errors
+            .map(|error| format!("a rule cannot be applied: {error}"))
+            .collect();
+        let allowed = errors.is_empty() && response.decision() == Answer::Allow;
         let ids = response.diagnostics().reason();
-        if response.diagnostics().errors().next().is_some() {
-            // A rule that fails is left out by Cedar, be it a `forbid`; here nothing is permitted beside one.
-            let errors = response.diagnostics().errors().map(ToString::to_string);
-            return Verdict {
-                allowed: false,
-                rules: Vec::new(),
-                reason: format!(
-                    "a rule cannot be applied: {}",
-                    errors.collect::<Vec<_>>().join("; ")
-                ),
-            };
-        }
-        let allowed = response.decision() == Answer::Allow;
         let mut names: Vec<String> = ids
-            .filter(|id| allowed || self.forbids(facet.action, id))
+            .filter(|id| errors.is_empty() && (allowed || self.forbids(facet.action, id)))
             .map(ToString::to_string)
             .collect();
         names.sort();
-        let reason = if allowed {
-            String::new()
-        } else {
-            self.reason(principal, facet, &names)
-        };
-        Verdict {
+        Ok(Ruling {
             allowed,
             rules: names,
-            reason,
-        }
+            errors,
+        })
     }
 
     /// A sentence for the user.
@@ -201,50 +218,50 @@ impl Policy {
         }
     }
 
-    fn resource(&self, asked: Asked<'_>, principal: &Principal) -> Option<(EntityUid, Entity)> {
-        let resource = &asked.facet.resource;
-        let kind = resource.kind;
+    /// The resource, with what the rules look at.
+    fn resource(&self, rules: &Rules, question: &Question<'_>) -> Option<(EntityUid, Entity)> {
+        let resource = &question.asked.facet.resource;
+        let (kind, reads) = (resource.kind, &rules.reads);
         let uid = self.uid(kind.name(), &resource.id)?;
-        let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-        let mut attributes = vec![("name".to_owned(), text(&resource.id))];
+        if kind == Kind::User && resource.id == question.principal.name {
+            return Some((uid, self.user(question.principal)?));
+        }
+        let mut attributes = Vec::new();
+        if reads.attribute("name") {
+            attributes.push(("name".to_owned(), text(question.asked.name())));
+        }
         let mut tags = Vec::new();
-        let mut parents = Vec::new();
         if kind.is_owned() {
             let unknown = Object::default();
-            let object = asked.object.unwrap_or(&unknown);
-            if !object.name.is_empty() {
-                attributes = vec![("name".to_owned(), text(&object.name))];
+            let object = question.asked.object.unwrap_or(&unknown);
+            let known = RestrictedExpression::new_bool(object.known);
+            attributes.push(("known".to_owned(), known));
+            if let Some(owner) = object.owner.as_ref().filter(|_| reads.attribute("owner")) {
+                let owner = RestrictedExpression::new_entity_uid(self.uid("User", owner)?);
+                attributes.push(("owner".to_owned(), owner));
             }
-            attributes.push((
-                "known".to_owned(),
-                RestrictedExpression::new_bool(object.known),
-            ));
-            if let Some(owner) = &object.owner {
-                let owner = self.uid("User", owner)?;
-                attributes.push((
-                    "owner".to_owned(),
-                    RestrictedExpression::new_entity_uid(owner),
-                ));
-            }
-            let labels = object.labels.iter();
-            tags.extend(labels.map(|(key, value)| (key.clone(), text(value))));
+            let labels = object.labels.iter().filter(|(name, _)| reads.tag(name));
+            tags.extend(labels.map(|(name, value)| (name.clone(), text(value))));
         }
-        if kind == drover_authorization::Kind::HostPath {
+        let mut parents = Vec::new();
+        if kind == Kind::HostPath && reads.identity {
             for set in self.setup.sets_of(&resource.id) {
                 parents.push(self.uid("PathSet", set)?);
             }
-        }
-        if kind == drover_authorization::Kind::User && resource.id == principal.name {
-            return Some((uid, self.user(principal)?));
         }
         let entity = Entity::new_with_tags(uid.clone(), attributes, parents, tags).ok()?;
         Some((uid, entity))
     }
 }
 
-fn context(operation: &str, facet: &Facet) -> Option<Context> {
-    let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-    let facts = facet.facts.iter().map(|(name, fact)| {
+fn text(text: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(text.to_owned())
+}
+
+/// The facts that the rules look at.
+fn context(reads: &Reads, question: &Question<'_>) -> Option<Context> {
+    let facts = reads.facts(&question.asked.facet.facts);
+    let facts = facts.map(|(name, fact)| {
         let value = match fact {
             Fact::Bool(value) => RestrictedExpression::new_bool(*value),
             Fact::Long(value) => RestrictedExpression::new_long(*value),
@@ -253,16 +270,18 @@ fn context(operation: &str, facet: &Facet) -> Option<Context> {
                 RestrictedExpression::new_set(values.iter().map(|value| text(value)))
             }
         };
-        ((*name).to_owned(), value)
+        (name.to_owned(), value)
     });
-    Context::from_pairs(facts.chain([("operation".to_owned(), text(operation))])).ok()
+    let operation = reads.fact(OPERATION).then(|| text(question.operation));
+    Context::from_pairs(facts.chain(operation.map(|name| (OPERATION.to_owned(), name)))).ok()
 }
 
 /// What cannot be asked is denied.
-fn failed(what: &str) -> Verdict {
-    Verdict {
-        allowed: false,
-        rules: Vec::new(),
-        reason: format!("{what} cannot be put into a question: this is a bug"),
+fn failed(what: &str) -> Ruling {
+    Ruling {
+        errors: vec![format!(
+            "{what} cannot be put into a question: this is a bug"
+        )],
+        ..Ruling::default()
     }
 }

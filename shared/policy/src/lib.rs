@@ -14,6 +14,7 @@ mod groups;
 mod learn;
 mod load;
 mod memo;
+mod reads;
 mod ready;
 mod schema;
 mod setup;

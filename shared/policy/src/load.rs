@@ -9,6 +9,7 @@ use cedar_policy::{
 };
 
 use crate::memo::Memo;
+use crate::reads::Reads;
 use crate::ready::ROLES;
 use crate::schema;
 use crate::setup::{Setup, SetupError};
@@ -70,6 +71,8 @@ pub struct Policy {
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) set: PolicySet,
+    /// What they look at.
+    pub(crate) reads: Reads,
     pub(crate) action: EntityUid,
     pub(crate) entity: Entity,
 }
@@ -278,6 +281,7 @@ fn split(schema: &Schema, all: &PolicySet) -> Result<HashMap<String, Rules>, Loa
         let set = PolicySet::from_policies(rules).map_err(|error| broken(error.to_string()))?;
         let name = action.id().unescaped().to_owned();
         let rules = Rules {
+            reads: Reads::of(&set),
             set,
             action,
             entity: entity.clone(),
