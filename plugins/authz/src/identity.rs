@@ -11,10 +11,14 @@ pub(crate) const SOCKET: &str = "socket:";
 /// Who asks, by a client certificate or at the engine's own socket.
 ///
 /// # Errors
-/// When a certificate bears a name that has a meaning of its own.
+/// When a certificate bears no name, or one that has a meaning of its own.
 pub(crate) fn of(request: &AuthorizationRequest) -> Result<Principal, String> {
     let name = request.user.as_str();
     if name.is_empty() {
+        // A certificate may name nobody: who has one is not at the engine's socket.
+        if !request.user_authn_method.is_empty() {
+            return Err("the client certificate has no common name: use one that has".to_owned());
+        }
         return Ok(Principal {
             name: LOCAL.to_owned(),
             role: None,
@@ -70,6 +74,11 @@ mod tests {
         for name in ["local", "socket:admin", "group:a", "a\nb"] {
             assert!(of(name).is_err(), "{name}");
         }
+        let nameless = AuthorizationRequest {
+            user_authn_method: "TLS".to_owned(),
+            ..AuthorizationRequest::default()
+        };
+        assert!(super::of(&nameless).is_err());
         assert!(is_same("abc", "abc") && !is_same("abc", "abd") && !is_same("ab", "abc"));
     }
 }
