@@ -59,6 +59,12 @@ impl Release {
         }
     }
 
+    /// A client that speaks to BuildKit without a plugin of its own; later ones need `buildx`, which no suite has for them all.
+    #[must_use]
+    pub fn client_with_buildkit() -> PathBuf {
+        cache::root(Self::V20.suite()).join("usr/bin/docker")
+    }
+
     /// Whether its root file system was built.
     #[must_use]
     pub fn is_there(self) -> bool {

@@ -149,6 +149,35 @@ impl Host {
         }
     }
 
+    /// Puts a program of the machine on it, below `/tmp`, and says where.
+    ///
+    /// # Errors
+    /// Fails when it cannot be read or written.
+    pub fn lend(&self, program: &Path) -> Result<String> {
+        let name = program.file_name().context("a program")?.to_string_lossy();
+        let place = format!("tmp/lent-{name}");
+        fs::copy(program, self.root()?.join(&place)).context("lending a program")?;
+        Ok(format!("/{place}"))
+    }
+
+    /// Writes a file on it.
+    ///
+    /// # Errors
+    /// Fails when it cannot be written.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let place = self.root()?.join(path.trim_start_matches('/'));
+        fs::write(place, text).with_context(|| format!("writing {path}"))
+    }
+
+    /// Its root file system, as the machine sees it.
+    ///
+    /// # Errors
+    /// Fails when it is off.
+    pub fn root(&self) -> Result<PathBuf> {
+        let init = self.init()?.to_string();
+        Ok(Path::new("/proc").join(init).join("root"))
+    }
+
     /// Its first process, as the machine sees it.
     ///
     /// # Errors

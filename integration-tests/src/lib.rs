@@ -9,10 +9,11 @@
 //! - [`engine`], [`drover`], [`container`], [`traffic`], [`asking`], [`records`]: what runs on a host;
 //! - [`load`], [`inject`], [`sniff`]: what travels between hosts, and what is seen of it;
 //! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported;
-//! - [`measure`]: what the benchmarks in `src/bin` have in common.
+//! - [`measure`], [`call`]: what the benchmarks in `src/bin` have in common.
 
 pub mod asking;
 pub mod cache;
+pub mod call;
 pub mod capability;
 pub mod container;
 pub mod drover;

@@ -1,15 +1,16 @@
 //! Decisions of `drover-authz` over its socket: how many a second on one processor, and how long each takes.
 //!
 //! `cargo run --release -p integration-tests --bin bench_authz [ROUNDS [REQUESTS]]`, after `cargo build --release -p drover-authz`.
-//! It needs neither root nor an engine: one that is empty but for three containers is played by this program. The questions are
-//! those that an engine asks for `docker ps`, for looking at a container, and for creating one with a body of 5 kB and of 50 kB.
+//! It needs neither root nor an engine: one with some thousand containers and volumes is played by this program. The questions are
+//! those that an engine asks for `docker ps`, for looking at a container, and for creating one with a body of 5 kB and of 50 kB: the
+//! same one again and again, which the plugin remembers, and all of them different in every name, image, volume and port.
 //!
 //! The plugin is bound to one processor and this program to another. A decision is timed by the plugin itself, as it stands in its log
 //! (microseconds); a question over the socket is timed here, on one kept connection. Decisions a second come from eight
 //! connections that always wait for an answer: by the clock, and by the processor time that the plugin took.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use integration_tests::call::{Connection, container, head};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde_json::{Value, json};
@@ -27,6 +29,11 @@ const START: Duration = Duration::from_secs(15);
 const CONNECTIONS: usize = 8;
 /// Who is asked about: a user with a role that permits by rules of its own, not `admin`.
 const SETUP: &str = "[roles]\ndeveloper = [\"ann\"]\n";
+/// A rule of the operator's that looks at every image.
+const RULE: &str = "@id(\"our-images\") forbid (principal, action == Action::\"RunImage\", resource)\n\
+     unless { resource.name like \"registry.example.org/*\" };\n";
+/// How many containers and volumes the engine has that are Ann's.
+const THINGS: usize = 2_000;
 
 fn main() -> Result<()> {
     let arguments: Vec<usize> = std::env::args()
@@ -36,37 +43,36 @@ fn main() -> Result<()> {
     let number = |position: usize, default| arguments.get(position).copied().unwrap_or(default);
     let (rounds, requests) = (number(0, 7), number(1, 2_000));
     let plugin = Plugin::start()?;
-    let questions = [
-        Question::new("docker ps", "GET", "/v1.47/containers/json", None),
-        Question::new("docker inspect", "GET", "/v1.47/containers/mine/json", None),
-        Question::new(
-            "create, 5 kB",
-            "POST",
-            "/v1.47/containers/create",
-            Some(&container(5_000)),
-        ),
-        Question::new(
-            "create, 50 kB",
-            "POST",
-            "/v1.47/containers/create",
-            Some(&container(50_000)),
-        ),
-    ];
-    let mut seen: Vec<Vec<Round>> = questions.iter().map(|_| Vec::new()).collect();
+    let mut kinds = vec![Kind::new("docker ps", false, |_| {
+        question("GET", "/v1.47/containers/json", None)
+    })];
+    for differ in [false, true] {
+        kinds.extend([
+            Kind::new("docker inspect", differ, |number| {
+                let name = number % THINGS;
+                question("GET", &format!("/v1.47/containers/mine-{name}/json"), None)
+            }),
+            Kind::new("create, 5 kB", differ, |number| create(number, 5_000)),
+            Kind::new("create, 50 kB", differ, |number| create(number, 50_000)),
+        ]);
+    }
+    let mut seen: Vec<Vec<Round>> = kinds.iter().map(|_| Vec::new()).collect();
+    let mut asked = 0;
     for _ in 0..rounds {
-        for (question, rows) in questions.iter().zip(&mut seen) {
-            rows.push(plugin.round(question, requests)?);
+        for (kind, rows) in kinds.iter().zip(&mut seen) {
+            rows.push(plugin.round(&kind.questions(asked, requests), requests)?);
+            asked += 2 * requests;
         }
     }
     let mut text = format!(
-        "{:<15} {:>9} {:>9} {:>9} {:>9} {:>11} {:>11}   medians of {rounds} rounds of {requests}\n",
+        "{:<24} {:>9} {:>9} {:>9} {:>9} {:>11} {:>11}   medians of {rounds} rounds of {requests}\n",
         "question", "p50", "p99", "trip p50", "trip p99", "a second", "a CPU second"
     );
-    for (question, rows) in questions.iter().zip(&seen) {
+    for (kind, rows) in kinds.iter().zip(&seen) {
         let of = |value: fn(&Round) -> f64| median(rows.iter().map(value).collect());
         text.push_str(&format!(
-            "{:<15} {:>6.0} us {:>6.0} us {:>6.0} us {:>6.0} us {:>11.0} {:>11.0}\n",
-            question.name,
+            "{:<24} {:>6.0} us {:>6.0} us {:>6.0} us {:>6.0} us {:>11.0} {:>11.0}\n",
+            kind.name,
             of(|round| round.decision.p50),
             of(|round| round.decision.p99),
             of(|round| round.trip.p50),
@@ -85,77 +91,77 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A question as an engine sends it: head and body.
-struct Question {
-    name: &'static str,
-    bytes: Vec<u8>,
+/// A kind of question.
+struct Kind {
+    name: String,
+    /// Whether no two of them are the same.
+    differ: bool,
+    make: fn(usize) -> Vec<u8>,
 }
 
-impl Question {
-    fn new(name: &'static str, method: &str, uri: &str, body: Option<&Value>) -> Self {
-        let mut headers = json!({
-            "Accept-Encoding": "gzip",
-            "User-Agent": "Docker-Client/28.5.2 (linux)",
-        });
-        let body = body.map(|body| {
-            merge(&mut headers, &json!({"Content-Type": "application/json"}));
-            json!({"RequestBody": base64(body.to_string().as_bytes())})
-        });
-        let mut asked = json!({
-            "User": "ann",
-            "UserAuthNMethod": "TLS",
-            "RequestMethod": method,
-            "RequestUri": uri,
-            "RequestHeaders": headers,
-            // As long as an engine's of a client with a key of 2048 bits; the plugin does not read it.
-            "RequestPeerCertificates": ["A".repeat(1576)],
-        });
-        merge(&mut asked, &body.unwrap_or_default());
-        let body = format!("{asked}\n");
-        let head = format!(
-            "POST /AuthZPlugin.AuthZReq HTTP/1.1\r\nHost: plugin.moby.localhost\r\nUser-Agent: Go-http-client/1.1\r\n\
-             Content-Length: {}\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\n\r\n",
-            body.len()
-        );
+impl Kind {
+    fn new(name: &str, differ: bool, make: fn(usize) -> Vec<u8>) -> Self {
+        let which = if differ { "all different" } else { "the same" };
         Self {
-            name,
-            bytes: [head, body].concat().into_bytes(),
+            name: format!("{name}, {which}"),
+            differ,
+            make,
         }
     }
+
+    /// Those of a round: for the times, and for the rate.
+    fn questions(&self, begin: usize, requests: usize) -> Vec<Vec<u8>> {
+        let count = if self.differ { 2 * requests } else { 1 };
+        let begin = if self.differ { begin } else { 0 };
+        (begin..begin + count).map(self.make).collect()
+    }
+}
+
+/// A question as an engine sends it: head and body.
+fn question(method: &str, uri: &str, body: Option<&Value>) -> Vec<u8> {
+    let mut headers = json!({
+        "Accept-Encoding": "gzip",
+        "User-Agent": "Docker-Client/28.5.2 (linux)",
+    });
+    let body = body.map(|body| {
+        merge(&mut headers, &json!({"Content-Type": "application/json"}));
+        json!({"RequestBody": base64(body.to_string().as_bytes())})
+    });
+    let mut asked = json!({
+        "User": "ann",
+        "UserAuthNMethod": "TLS",
+        "RequestMethod": method,
+        "RequestUri": uri,
+        "RequestHeaders": headers,
+        // As long as an engine's of a client with a key of 2048 bits; the plugin does not read it.
+        "RequestPeerCertificates": ["A".repeat(1576)],
+    });
+    merge(&mut asked, &body.unwrap_or_default());
+    let body = format!("{asked}\n");
+    let head = format!(
+        "POST /AuthZPlugin.AuthZReq HTTP/1.1\r\nHost: plugin.moby.localhost\r\nUser-Agent: Go-http-client/1.1\r\n\
+         Content-Length: {}\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\n\r\n",
+        body.len()
+    );
+    [head, body].concat().into_bytes()
+}
+
+/// Creating a container: each number has another name, image, volume, port and label.
+fn create(number: usize, length: usize) -> Vec<u8> {
+    let uri = format!("/v1.47/containers/create?name=web-{number}");
+    let image = format!("registry.example.org/shop/web:1.4.{number}");
+    let (volume, port) = (
+        format!("data-{}", number % THINGS),
+        (8080 + number % 50_000).to_string(),
+    );
+    let body = container(&image, &volume, &port, &number.to_string(), length);
+    question("POST", &uri, Some(&body))
 }
 
 /// Puts the members of one object into another.
 fn merge(into: &mut Value, from: &Value) {
     if let (Value::Object(into), Value::Object(from)) = (into, from) {
         into.extend(from.clone());
-    }
-}
-
-/// What the command line sends for a container with a volume, a port and limits; its environment fills it up to `length` bytes.
-fn container(length: usize) -> Value {
-    let value = "x".repeat(80);
-    let mut environment = Vec::new();
-    loop {
-        let body = json!({
-            "Image": "registry.example.org/shop/web:1.4.2",
-            "Cmd": ["serve", "--port", "8080"],
-            "Env": environment,
-            "ExposedPorts": {"8080/tcp": {}},
-            "Labels": {"com.example.team": "shop"},
-            "HostConfig": {
-                "Binds": ["data:/data"],
-                "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "8080"}]},
-                "NetworkMode": "bridge",
-                "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
-                "Memory": 536_870_912,
-                "LogConfig": {"Type": "", "Config": {}},
-            },
-            "NetworkingConfig": {"EndpointsConfig": {"bridge": {}}},
-        });
-        if body.to_string().len() >= length {
-            return body;
-        }
-        environment.push(format!("SETTING_{}={value}", environment.len()));
     }
 }
 
@@ -231,6 +237,7 @@ impl Plugin {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("policy"))?;
         fs::write(at("policy/authorization.toml"), SETUP)?;
+        fs::write(at("policy/site.cedar"), RULE)?;
         let engine = UnixListener::bind(at("engine.sock"))?;
         thread::spawn(move || play_engine(&engine));
         let own = std::env::current_exe()?;
@@ -279,14 +286,15 @@ impl Plugin {
         self.folder.path().join("plugins/drover-authz.sock")
     }
 
-    fn round(&self, question: &Question, requests: usize) -> Result<Round> {
+    fn round(&self, questions: &[Vec<u8>], requests: usize) -> Result<Round> {
         let log = self.folder.path().join("state/authz/decisions.log");
-        let before = fs::metadata(&log)?.len();
+        // It is made behind the socket, a moment later.
+        let before = fs::metadata(&log).map_or(0, |found| found.len());
         let mut connection = Connection::open(&self.socket())?;
         let mut trips = Vec::with_capacity(requests);
-        for _ in 0..requests {
+        for question in questions.iter().cycle().take(requests) {
             let began = Instant::now();
-            connection.ask(question)?;
+            ask(&mut connection, question)?;
             trips.push(began.elapsed().as_secs_f64() * 1e6);
         }
         let decisions = decisions(&log, before, requests)?;
@@ -295,15 +303,18 @@ impl Plugin {
             .map(|_| Connection::open(&self.socket()))
             .collect::<Result<_>>()?;
         thread::scope(|scope| {
-            let askers: Vec<_> = askers
-                .into_iter()
-                .map(|mut asker| {
-                    scope.spawn(move || {
-                        (0..requests / CONNECTIONS).try_for_each(|_| asker.ask(question))
-                    })
-                })
-                .collect();
-            askers.into_iter().try_for_each(|asker| {
+            let mut askers_at_work = Vec::new();
+            for (place, mut asker) in askers.into_iter().enumerate() {
+                let own = questions
+                    .iter()
+                    .cycle()
+                    .skip(requests + place * (requests / CONNECTIONS));
+                askers_at_work.push(scope.spawn(move || {
+                    own.take(requests / CONNECTIONS)
+                        .try_for_each(|question| ask(&mut asker, question))
+                }));
+            }
+            askers_at_work.into_iter().try_for_each(|asker| {
                 asker
                     .join()
                     .map_err(|_panic| anyhow::anyhow!("an asker has panicked"))?
@@ -324,7 +335,7 @@ impl Plugin {
 
     /// How long it takes from a changed file in the policy folder to the first answer by it, microseconds.
     fn changes(&self, count: u32) -> Result<Vec<f64>> {
-        let ping = Question::new("ping", "GET", "/v1.47/info", None);
+        let ping = question("GET", "/v1.47/info", None);
         let mut connection = Connection::open(&self.socket())?;
         let mut times = Vec::new();
         for number in 0..count {
@@ -336,7 +347,7 @@ impl Plugin {
                 self.folder.path().join("new"),
                 self.folder.path().join("policy/authorization.toml"),
             )?;
-            while connection.is_allowed(&ping)? != may {
+            while is_allowed(&mut connection, &ping)? != may {
                 ensure!(began.elapsed() < START, "a changed policy is not in force");
                 thread::sleep(Duration::from_millis(2));
             }
@@ -393,67 +404,34 @@ fn decisions(log: &Path, before: u64, requests: usize) -> Result<Vec<f64>> {
     }
 }
 
-/// One connection that is kept, as an engine keeps its own.
-struct Connection {
-    stream: BufReader<UnixStream>,
+/// Asks, and makes sure that the answer is yes.
+fn ask(connection: &mut Connection, question: &[u8]) -> Result<()> {
+    ensure!(is_allowed(connection, question)?, "a question was denied");
+    Ok(())
 }
 
-impl Connection {
-    fn open(socket: &Path) -> Result<Self> {
-        Ok(Self {
-            stream: BufReader::new(UnixStream::connect(socket)?),
-        })
-    }
-
-    /// Asks, and makes sure that the answer is yes.
-    fn ask(&mut self, question: &Question) -> Result<()> {
-        ensure!(self.is_allowed(question)?, "`{}` was denied", question.name);
-        Ok(())
-    }
-
-    fn is_allowed(&mut self, question: &Question) -> Result<bool> {
-        self.stream.get_mut().write_all(&question.bytes)?;
-        let (_, length) = head(&mut self.stream)?;
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body)?;
-        let answer: Value = serde_json::from_slice(&body)?;
-        let allow = answer.get("Allow").and_then(Value::as_bool);
-        allow.with_context(|| format!("`{}` was answered with {answer}", question.name))
-    }
+fn is_allowed(connection: &mut Connection, question: &[u8]) -> Result<bool> {
+    let (_, body) = connection.call(question)?;
+    let answer: Value = serde_json::from_slice(&body)?;
+    let allow = answer.get("Allow").and_then(Value::as_bool);
+    allow.with_context(|| format!("answered with {answer}"))
 }
 
-/// Reads the head of a message: its first line, and the length of its body.
-fn head(stream: &mut BufReader<UnixStream>) -> Result<(String, usize)> {
-    let (mut first, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        ensure!(
-            stream.read_line(&mut line)? > 0,
-            "the connection was closed"
-        );
-        let line = line.trim_end();
-        if line.is_empty() {
-            return Ok((first, length));
-        }
-        if first.is_empty() {
-            line.clone_into(&mut first);
-        }
-        if let Some(text) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = text.trim().parse()?;
-        }
-    }
-}
-
-/// An engine with three containers, a network and a volume, of which one each is Ann's.
+/// An engine with a network, and containers and volumes that are Ann's but for two.
 fn play_engine(listener: &UnixListener) {
     let owned = json!({"io.drover.owner": "ann"});
-    let containers = json!([
-        {"Id": "a".repeat(64), "Names": ["/mine"], "Labels": owned, "Mounts": []},
-        {"Id": "b".repeat(64), "Names": ["/hers"], "Labels": {"io.drover.owner": "eve"}, "Mounts": []},
-        {"Id": "c".repeat(64), "Names": ["/nobodys"], "Labels": {}, "Mounts": []},
-    ]);
+    let mut containers = vec![
+        json!({"Id": "b".repeat(64), "Names": ["/hers"], "Labels": {"io.drover.owner": "eve"}, "Mounts": []}),
+        json!({"Id": "c".repeat(64), "Names": ["/nobodys"], "Labels": {}, "Mounts": []}),
+    ];
+    containers.extend((0..THINGS).map(|number| {
+        json!({"Id": format!("{number:064x}"), "Names": [format!("/mine-{number}")], "Labels": owned, "Mounts": []})
+    }));
+    let containers = json!(containers);
     let networks = json!([{"Id": "d".repeat(64), "Name": "bridge", "Labels": {}}]);
-    let volumes = json!({"Volumes": [{"Name": "data", "Labels": owned, "Options": null}]});
+    let volumes = (0..THINGS)
+        .map(|number| json!({"Name": format!("data-{number}"), "Labels": owned, "Options": null}));
+    let volumes = json!({"Volumes": volumes.collect::<Vec<_>>()});
     for stream in listener.incoming().flatten() {
         let mut stream = BufReader::new(stream);
         let (containers, networks, volumes) = (
@@ -462,8 +440,8 @@ fn play_engine(listener: &UnixListener) {
             volumes.to_string(),
         );
         thread::spawn(move || {
-            while let Ok((line, _)) = head(&mut stream) {
-                let path = line.split(' ').nth(1).unwrap_or_default();
+            while let Ok(head) = head(&mut stream) {
+                let path = head.first.split(' ').nth(1).unwrap_or_default();
                 let (status, body) = match path.split('?').next().unwrap_or_default() {
                     "/containers/json" => ("200 OK", containers.as_str()),
                     "/networks" => ("200 OK", networks.as_str()),

@@ -7,7 +7,8 @@
 use std::fmt;
 
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess,
+    Visitor,
 };
 
 /// A value.
@@ -25,7 +26,12 @@ pub enum Json {
     List(Vec<Self>),
     /// An object.
     Object(Object),
+    /// What a field has that decides nothing, however it is read ([`UNREAD`]).
+    Unread,
 }
+
+/// A field whose value decides nothing. It is the longest part of most bodies.
+const UNREAD: &str = "Env";
 
 /// An object: its members in their order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -93,6 +99,7 @@ impl Json {
             Self::Text(text) => text.is_empty(),
             Self::List(list) => list.is_empty(),
             Self::Object(object) => object.0.is_empty(),
+            Self::Unread => false,
         }
     }
 
@@ -100,7 +107,7 @@ impl Json {
     #[must_use]
     pub fn brief(&self) -> String {
         match self {
-            Self::Null => String::new(),
+            Self::Null | Self::Unread => String::new(),
             Self::Bool(value) => value.to_string(),
             Self::Number(number) => number.to_string(),
             Self::Text(text) => text.chars().take(120).collect(),
@@ -298,8 +305,13 @@ impl<'de> Visitor<'de> for Seed {
                 let key: String = key.chars().take(80).collect();
                 return Err(A::Error::custom(format!("`{key}` is named twice")));
             }
-            let exact = names(&key, "Labels");
-            let value = access.next_value_seed(Self { exact })?;
+            let value = if !self.exact && names(&key, UNREAD) {
+                access.next_value::<IgnoredAny>()?;
+                Json::Unread
+            } else {
+                let exact = names(&key, "Labels");
+                access.next_value_seed(Self { exact })?
+            };
             members.push((key, value));
         }
         Ok(Json::Object(Object(members)))
@@ -354,6 +366,9 @@ mod tests {
             "",
             "{\"a\":\"\\ud800\"}",
             "{\"a\":1,}",
+            "{\"Env\":[],\"env\":[]}",
+            "{\"Env\":[1}",
+            "{\"Env\":[]",
             "{'a':1}",
         ] {
             assert!(Json::parse(text.as_bytes()).is_err(), "{text}");
