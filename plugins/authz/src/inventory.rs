@@ -3,26 +3,27 @@
 //! A call that names something unknown waits until the engine was asked once more, for at most [`PATIENCE`]. The engine asks the
 //! plugin about that question, too, which is why questions bear the token and are answered at once.
 
+mod follow;
+mod rows;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drover_authorization::{Kind, local_volume_device};
+use drover_authorization::Kind;
 use drover_http::{Client, Method};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::timeout;
+
+use crate::owners::Owners;
+pub(crate) use follow::follow;
+use rows::{ContainerRow, NetworkRow, VolumeList};
 
 /// How long a call waits for what is there.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a question may take.
 const QUESTION: Duration = Duration::from_secs(5);
-/// How long to wait before asking again when the engine did not answer.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Changes that come together are looked at together.
-const TOGETHER: Duration = Duration::from_millis(200);
 
 /// Something on the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,9 +35,20 @@ pub(crate) struct Entry {
     /// Its labels.
     pub(crate) labels: BTreeMap<String, String>,
     /// The folders and files of the host that come with it: a container's binds, a volume's device.
-    pub(crate) paths: Vec<String>,
+    pub(crate) paths: Vec<HostPath>,
     /// The volumes of a container.
     pub(crate) volumes: Vec<String>,
+}
+
+/// A folder or file of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct HostPath {
+    /// As it was written when it was bound.
+    pub(crate) path: String,
+    /// Whether it is mounted read-only.
+    pub(crate) read_only: bool,
+    /// How mounts below it spread, when they leave the container.
+    pub(crate) propagation: String,
 }
 
 /// How a name came out.
@@ -64,58 +76,11 @@ pub(crate) struct Inventory {
 #[derive(Debug, Default)]
 struct Known {
     /// The kinds that the engine has answered about.
-    complete: HashSet<Kind>,
+    answered: HashSet<Kind>,
+    /// The kinds of which it has left some out: those of drivers that do not answer.
+    partial: HashSet<Kind>,
     entries: HashMap<Kind, HashMap<String, Entry>>,
     begun: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ContainerRow {
-    id: String,
-    #[serde(default)]
-    names: Option<Vec<String>>,
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    mounts: Option<Vec<MountRow>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct MountRow {
-    #[serde(default, rename = "Type")]
-    kind: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    source: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkRow {
-    id: String,
-    name: String,
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct VolumeList {
-    #[serde(default)]
-    volumes: Option<Vec<VolumeRow>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct VolumeRow {
-    name: String,
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    options: Option<BTreeMap<String, String>>,
 }
 
 impl Inventory {
@@ -176,6 +141,28 @@ impl Inventory {
         self.wanted.notify_one();
     }
 
+    /// A volume without a name of its own belongs to who made the container that it was made with.
+    fn attribute_anonymous_volumes(&self, owners: &Owners) {
+        let known = self.known();
+        for container in known
+            .entries
+            .get(&Kind::Container)
+            .into_iter()
+            .flat_map(HashMap::values)
+        {
+            let is_anonymous = |name: &&String| {
+                name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+            };
+            for volume in container.volumes.iter().filter(is_anonymous) {
+                if owners.of(Kind::Volume, volume).is_none()
+                    && let Some(owner) = owners.of(Kind::Container, &container.id)
+                {
+                    owners.note(Kind::Volume, volume, &owner);
+                }
+            }
+        }
+    }
+
     async fn look(&self) -> Result<(), String> {
         let number = {
             let mut known = self.known();
@@ -188,8 +175,12 @@ impl Inventory {
         let networks = self.get::<Vec<NetworkRow>>("/networks").await;
         // The one that asks plugins, and waits for those that are dead.
         let volumes = self.get::<VolumeList>("/volumes").await;
+        let is_partial = volumes
+            .as_ref()
+            .is_ok_and(|list| list.warnings.as_ref().is_some_and(|all| !all.is_empty()));
         let volumes = volumes.map(|list| list.volumes.unwrap_or_default());
         let mut known = self.known();
+        known.partial = is_partial.then_some(Kind::Volume).into_iter().collect();
         let faults = [
             known.replace(Kind::Container, containers),
             known.replace(Kind::Network, networks),
@@ -224,22 +215,30 @@ impl Known {
                 let rows = rows.into_iter().map(Entry::from);
                 self.entries
                     .insert(kind, rows.map(|entry| (entry.id.clone(), entry)).collect());
-                self.complete.insert(kind);
+                self.answered.insert(kind);
                 None
             }
             Err(fault) => {
-                self.complete.remove(&kind);
+                self.answered.remove(&kind);
                 Some(fault)
             }
         }
     }
 
     fn find(&self, kind: Kind, name: &str) -> Found {
-        if !self.complete.contains(&kind) {
+        if !self.answered.contains(&kind) {
             return Found::Unclear;
         }
-        let Some(entries) = self.entries.get(&kind).filter(|_| !name.is_empty()) else {
+        if name.is_empty() {
             return Found::Nothing;
+        }
+        let nothing = if self.partial.contains(&kind) {
+            Found::Unclear
+        } else {
+            Found::Nothing
+        };
+        let Some(entries) = self.entries.get(&kind) else {
+            return nothing;
         };
         // As the engine does it: an id, a name, the beginning of an id.
         if let Some(entry) = entries.get(name) {
@@ -250,114 +249,14 @@ impl Known {
         }
         let is_hexadecimal = name.bytes().all(|byte| byte.is_ascii_hexdigit());
         if kind == Kind::Volume || !is_hexadecimal {
-            return Found::Nothing;
+            return nothing;
         }
         let mut begun = entries.values().filter(|entry| entry.id.starts_with(name));
         match (begun.next(), begun.next()) {
-            (None, _) => Found::Nothing,
+            (None, _) => nothing,
             (Some(entry), None) => Found::Entry(entry.clone()),
             (Some(_), Some(_)) => Found::Unclear,
         }
-    }
-}
-
-impl Entry {
-    /// A container's own name among its names: one of a link has two, and its own has one `/`.
-    pub(crate) fn own_name(names: &[String]) -> String {
-        let own = names.iter().map(|name| name.trim_start_matches('/'));
-        own.filter(|name| !name.contains('/'))
-            .min_by_key(|name| name.len())
-            .unwrap_or_default()
-            .to_owned()
-    }
-}
-
-impl From<ContainerRow> for Entry {
-    fn from(row: ContainerRow) -> Self {
-        let mounts = row.mounts.unwrap_or_default();
-        let of = |kind: &'static str| mounts.iter().filter(move |mount| mount.kind == kind);
-        Self {
-            name: Self::own_name(&row.names.unwrap_or_default()),
-            labels: row.labels.unwrap_or_default(),
-            paths: of("bind").map(|mount| mount.source.clone()).collect(),
-            volumes: of("volume").map(|mount| mount.name.clone()).collect(),
-            id: row.id,
-        }
-    }
-}
-
-impl From<NetworkRow> for Entry {
-    fn from(row: NetworkRow) -> Self {
-        Self {
-            id: row.id,
-            name: row.name,
-            labels: row.labels.unwrap_or_default(),
-            ..Self::default()
-        }
-    }
-}
-
-impl From<VolumeRow> for Entry {
-    fn from(row: VolumeRow) -> Self {
-        let options = row.options.unwrap_or_default();
-        let texts = options
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
-        let device = local_volume_device(texts).filter(|device| device.starts_with('/'));
-        Self {
-            paths: device.into_iter().map(str::to_owned).collect(),
-            id: row.name.clone(),
-            name: row.name,
-            labels: row.labels.unwrap_or_default(),
-            ..Self::default()
-        }
-    }
-}
-
-/// What makes names mean something else: things that come, go and are renamed, also without a call.
-const EVENTS: &str = "/events?filters=%7B%22event%22%3A%5B%22create%22%2C%22destroy%22%2C%22rename%22%2C%22remove%22%5D%7D";
-
-/// Asks the engine whenever somebody wants it asked, and follows its events, as long as the process runs.
-pub(crate) async fn follow(inventory: Arc<Inventory>) {
-    let events = follow_events(inventory.clone());
-    tokio::join!(look_when_wanted(inventory), events);
-}
-
-async fn look_when_wanted(inventory: Arc<Inventory>) {
-    let mut quiet = false;
-    loop {
-        match inventory.look().await {
-            Ok(()) if quiet => {
-                info!("the engine answers again");
-                quiet = false;
-            }
-            Ok(()) => {}
-            Err(fault) => {
-                if quiet {
-                    debug!(%fault, "the engine does not answer");
-                } else {
-                    warn!(%fault, "the engine does not answer: what is not known is nobody's");
-                    quiet = true;
-                }
-                sleep(AGAIN).await;
-                continue;
-            }
-        }
-        // A wish that came meanwhile is there at once.
-        inventory.wanted.notified().await;
-    }
-}
-
-async fn follow_events(inventory: Arc<Inventory>) {
-    loop {
-        if let Ok(mut lines) = inventory.engine.lines(EVENTS).await {
-            inventory.look_soon();
-            while let Ok(Some(_)) = lines.next().await {
-                sleep(TOGETHER).await;
-                inventory.look_soon();
-            }
-        }
-        sleep(AGAIN).await;
     }
 }
 
@@ -377,12 +276,12 @@ mod tests {
             entry("bb33", "aa22"),
         ];
         Known {
-            complete: HashSet::from([Kind::Container]),
+            answered: HashSet::from([Kind::Container]),
             entries: HashMap::from([(
                 Kind::Container,
                 rows.map(|entry| (entry.id.clone(), entry)).into(),
             )]),
-            begun: 1,
+            ..Known::default()
         }
     }
 
@@ -401,5 +300,15 @@ mod tests {
         assert_eq!(id("wed"), "Nothing");
         let nothing = Known::default();
         assert_eq!(nothing.find(Kind::Container, "web"), Found::Unclear);
+    }
+
+    #[test]
+    fn what_may_have_been_left_out_is_not_absent() {
+        let mut known = known();
+        known.answered.insert(Kind::Volume);
+        assert_eq!(known.find(Kind::Volume, "data"), Found::Nothing);
+        known.partial.insert(Kind::Volume);
+        assert_eq!(known.find(Kind::Volume, "data"), Found::Unclear);
+        assert_eq!(known.find(Kind::Container, "zz"), Found::Nothing);
     }
 }

@@ -5,7 +5,7 @@
 //!                          |          |            ^
 //!                          |          v            +-- in force: the policy folder, read anew when it changes
 //!                          |        decisions.log  +-- inventory: names, labels, owners; from the engine, asked outside of calls
-//!                          +-- AuthZRes: what was made, and by whom --> owners
+//!                          +-- AuthZRes: what was made, and by whom --> owners <--> registry (the coordinator's, of all hosts)
 //! client --a role's socket--> role_socket --> judge --> engine
 //! ```
 //! Whatever goes wrong, the answer is no. What `AuthZRes` tells comes after the deed and denies nothing. Calls of Drover's own
@@ -21,6 +21,7 @@ mod log;
 mod owners;
 mod paths;
 mod plugin;
+mod registry;
 mod role_socket;
 mod socket_command;
 
@@ -53,12 +54,17 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     std::fs::create_dir_all(&state)
         .with_context(|| format!("cannot make the folder `{}`", state.display()))?;
     let log = log::DecisionLog::open(state.join("decisions.log"))?;
-    let owners = owners::Owners::load(state.join("owners.json"));
+    let owners = Arc::new(owners::Owners::load(state.join("owners.json")));
     let in_force = Arc::new(in_force::InForce::load(&settings.authorization.policy_dir));
     task::spawn("policies", in_force::follow(in_force.clone()));
     let engine = engine(&settings, &token)?;
     let inventory = Arc::new(inventory::Inventory::new(engine));
-    task::spawn("inventory", inventory::follow(inventory.clone()));
+    task::spawn(
+        "inventory",
+        inventory::follow(inventory.clone(), owners.clone()),
+    );
+    let coordinator = Client::unix(settings.control_socket());
+    task::spawn("owners", registry::follow(coordinator, owners.clone()));
     let judge = Arc::new(judge::Judge::new(in_force, inventory, owners, log));
     let sockets = Arc::new(role_socket::RoleSockets::new(
         settings.authorization.policy_dir.clone(),

@@ -23,6 +23,7 @@ pub mod lines;
 pub mod membership;
 pub mod mirror;
 pub mod networks;
+pub mod owners;
 pub mod registry;
 pub mod server;
 pub mod status;

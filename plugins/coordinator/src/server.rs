@@ -7,6 +7,7 @@ use drover_control_api::coordinator::{
     Networks, NextGeneration, Pools, PublishKey, ReleaseAddress, ReleaseBlock, ReleasePool,
     RemoveHost, ReportAttachments, ReserveAddress, Status,
 };
+use drover_control_api::owners::RecordOwners;
 use drover_control_api::plugin::WhoAreYou;
 use drover_control_api::{Empty, Failure, FailureKind, Method, fabric, registry};
 use drover_engine::Network;
@@ -15,7 +16,7 @@ use drover_http::{Request, Response, Service, control};
 use crate::context::Context;
 use crate::mirror::chain;
 use crate::networks::record::NETWORK_DRIVER;
-use crate::{Coordinator, claims, examine, keys, membership, status};
+use crate::{Coordinator, claims, examine, keys, membership, owners, status};
 
 /// Answers on the control socket.
 pub struct Control(pub Arc<Coordinator>);
@@ -27,6 +28,7 @@ impl Service for Control {
         match (request.method.as_str(), request.path.as_str()) {
             ("GET", fabric::PATH) => crate::fabric::stream(&coordinator.context),
             ("GET", registry::PATH) => crate::registry::stream(&coordinator.context),
+            ("GET", drover_control_api::owners::PATH) => owners::stream(&coordinator.context),
             ("POST", path) => self.post(path, body).await,
             (_, path) => Response::not_found(path),
         }
@@ -109,6 +111,10 @@ impl Control {
                     Ok(Empty {})
                 })
                 .await
+            }
+            RecordOwners::PATH => {
+                let context = &*coordinator.context;
+                answer(body, |told| owners::record(context, told)).await
             }
             Status::PATH => {
                 answer(

@@ -13,6 +13,7 @@ pub mod coordinator;
 mod encoding;
 pub mod fabric;
 pub mod names;
+pub mod owners;
 pub mod plugin;
 pub mod record;
 pub mod registry;

@@ -1,20 +1,22 @@
 //! One call through a role's socket: judged, sent to the engine, and its answer passed on.
 
+mod headers;
+mod read;
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_authorization::{Body, Call, Endpoint, Target};
 use drover_daemon::AUTHORIZATION_HEADER;
 use drover_policy::{Mode, Principal};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
-    HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap,
+    HeaderName, HeaderValue, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -27,11 +29,9 @@ use super::answer::{self, Passed, Refusal, refusal};
 use super::configuration::SocketSettings;
 use super::{events, list, tunnel};
 use crate::judge::{Judge, Sight};
+use headers::remove_hop_by_hop;
+use read::{Read, read};
 
-/// The longest body that is read: that of the engine itself, for its plugins.
-const LONGEST_BODY: usize = 4 << 20;
-/// How long it may take.
-const BODY_TIME: Duration = Duration::from_secs(60);
 /// The longest list that is filtered.
 const LONGEST_LIST: usize = 256 << 20;
 /// How long the engine may take to take a connection.
@@ -46,9 +46,6 @@ const UPGRADED: &[&str] = &[
     "Session",
     "Grpc",
 ];
-/// Headers that speak of a connection alone.
-const HOP_BY_HOP: &[HeaderName] = &[CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-
 /// What a socket's calls go through.
 #[derive(Debug)]
 pub(super) struct Door {
@@ -66,15 +63,6 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// A call that was read as far as it has to be.
-struct Read {
-    uri: String,
-    operation: Option<&'static str>,
-    /// The body, where it decides; else it is passed as it comes.
-    body: Option<Bytes>,
-    content_type: Option<String>,
 }
 
 impl Door {
@@ -275,74 +263,6 @@ impl Door {
     }
 }
 
-impl Read {
-    fn call<'a>(&'a self, head: &'a hyper::http::request::Parts) -> Call<'a> {
-        Call {
-            method: head.method.as_str(),
-            uri: &self.uri,
-            content_type: self.content_type.as_deref(),
-            body: self.body.as_deref().unwrap_or_default(),
-        }
-    }
-}
-
-/// Reads of a call what decides about it.
-async fn read(
-    head: &hyper::http::request::Parts,
-    body: &mut Option<Incoming>,
-) -> Result<Read, Refusal> {
-    let bad = |message: &str| refusal(StatusCode::BAD_REQUEST, message);
-    // What is judged is what is sent: no scheme, no authority, no fragment.
-    let uri = head
-        .uri
-        .path_and_query()
-        .map_or_else(String::new, ToString::to_string);
-    let mut types = head.headers.get_all(CONTENT_TYPE).iter();
-    let content_type = types.next().map(HeaderValue::to_str);
-    if types.next().is_some() {
-        return Err(bad("drover: the call has two content types: send one"));
-    }
-    let content_type = content_type
-        .transpose()
-        .map_err(|_unreadable| bad("drover: the content type is not readable"))?
-        .map(str::to_owned);
-    let target = Target::parse(&uri).ok();
-    let endpoint = target
-        .as_ref()
-        .and_then(|target| Endpoint::find(head.method.as_str(), &target.path))
-        .map(|(endpoint, _)| endpoint);
-    let is_read = endpoint.is_some_and(|endpoint| endpoint.body == Body::Json);
-    let body = match body.take_if(|_| is_read) {
-        Some(body) => Some(read_body(body).await?),
-        None => None,
-    };
-    Ok(Read {
-        uri,
-        operation: endpoint.map(|endpoint| endpoint.operation),
-        body,
-        content_type,
-    })
-}
-
-async fn read_body(body: Incoming) -> Result<Bytes, Refusal> {
-    let collected = Limited::new(body, LONGEST_BODY).collect();
-    match tokio::time::timeout(BODY_TIME, collected).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("drover: the body is longer than {LONGEST_BODY} bytes"),
-        )),
-        Ok(Err(_)) => Err(refusal(
-            StatusCode::BAD_REQUEST,
-            "drover: the body is not whole",
-        )),
-        Err(_) => Err(refusal(
-            StatusCode::REQUEST_TIMEOUT,
-            "drover: the body did not arrive in time",
-        )),
-    }
-}
-
 async fn collect(body: Incoming) -> Result<Bytes, Refusal> {
     let collected = Limited::new(body, LONGEST_LIST).collect().await;
     let collected = collected.map_err(|error| {
@@ -369,42 +289,4 @@ fn filtered(
         let message = format!("drover: the engine's list was not understood: {fault}");
         refusal(StatusCode::BAD_GATEWAY, message)
     })
-}
-
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().chain(HOP_BY_HOP) {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(name);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_of_a_connection_stay_with_it() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "Upgrade, X-Secret"),
-            ("upgrade", "h2c"),
-            ("x-secret", "1"),
-            ("transfer-encoding", "chunked"),
-            ("keep-alive", "1"),
-            ("user-agent", "me"),
-        ] {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        remove_hop_by_hop(&mut headers);
-        assert_eq!(headers.keys().collect::<Vec<_>>(), ["user-agent"]);
-    }
 }

@@ -29,6 +29,7 @@ const LONGEST: usize = 4 << 20;
 struct Event {
     #[serde(rename = "Type")]
     kind: String,
+    action: String,
     actor: Actor,
 }
 
@@ -142,6 +143,7 @@ async fn sees(event: &Event, sight: &Sight) -> bool {
                     .sees_somewhere(Kind::Network, id, &attribute("name"))
                     .await
         }
+        "volume" if event.action == "destroy" => sight.sees_gone_volume(id),
         "volume" => {
             let container = attribute("container");
             let is_seen = container.is_empty() || sight.sees_container(&container);

@@ -53,7 +53,9 @@ impl Removal<'_> {
         let held = self
             .delete_below(&["copies/", "attachments/", "keys/"], name)
             .await?;
-        self.delete_containers(name).await?;
+        for kind in ["containers", "owners"] {
+            self.delete_all(&format!("{kind}/{name}/")).await?;
+        }
         if !found && blocks.is_empty() && held == 0 {
             return Err(Failure::new(
                 FailureKind::NotFound,
@@ -174,8 +176,8 @@ impl Removal<'_> {
         Ok(count)
     }
 
-    async fn delete_containers(&self, name: &HostName) -> Result<(), Failure> {
-        let listing = self.store.list(&format!("containers/{name}/")).await;
+    async fn delete_all(&self, prefix: &str) -> Result<(), Failure> {
+        let listing = self.store.list(prefix).await;
         let listing = listing.map_err(|error| failure::store(&error))?;
         let keys = listing.entries.into_iter().map(|entry| entry.key);
         transfer::delete(self.store, keys).await

@@ -1,0 +1,127 @@
+//! When the engine is asked: whenever somebody wants it, and after its events.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use drover_authorization::Kind;
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::Inventory;
+use crate::owners::Owners;
+
+/// How long to wait before asking again when the engine did not answer.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Changes that come together are looked at together.
+const TOGETHER: Duration = Duration::from_millis(200);
+/// What makes names mean something else: things that come, go and are renamed, also without a call.
+const EVENTS: &str = "/events?filters=%7B%22event%22%3A%5B%22create%22%2C%22destroy%22%2C%22rename%22%2C%22remove%22%5D%7D";
+
+/// Asks the engine whenever somebody wants it asked, and follows its events, as long as the process runs. What it says to be gone is
+/// nobody's.
+pub(crate) async fn follow(inventory: Arc<Inventory>, owners: Arc<Owners>) {
+    let told = Notify::new();
+    tokio::join!(
+        look_when_wanted(&inventory, &owners),
+        follow_events(&inventory, &owners, &told),
+        look_after_events(&inventory, &told),
+    );
+}
+
+async fn look_when_wanted(inventory: &Inventory, owners: &Owners) {
+    let mut quiet = false;
+    loop {
+        match inventory.look().await {
+            Ok(()) if quiet => {
+                info!("the engine answers again");
+                quiet = false;
+            }
+            Ok(()) => {}
+            Err(fault) => {
+                if quiet {
+                    debug!(%fault, "the engine does not answer");
+                } else {
+                    warn!(%fault, "the engine does not answer: what is not known is nobody's");
+                    quiet = true;
+                }
+                sleep(AGAIN).await;
+                continue;
+            }
+        }
+        inventory.attribute_anonymous_volumes(owners);
+        // A wish that came meanwhile is there at once.
+        inventory.wanted.notified().await;
+    }
+}
+
+/// An event of the engine.
+#[derive(Deserialize)]
+struct Event {
+    #[serde(default, rename = "Type")]
+    kind: String,
+    #[serde(default, rename = "Action")]
+    action: String,
+    #[serde(default, rename = "Actor")]
+    actor: Actor,
+    #[serde(default, rename = "timeNano")]
+    time: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct Actor {
+    #[serde(default, rename = "ID")]
+    id: String,
+}
+
+async fn follow_events(inventory: &Inventory, owners: &Owners, told: &Notify) {
+    loop {
+        if let Ok(mut lines) = inventory.engine.lines(EVENTS).await {
+            told.notify_one();
+            while let Ok(Some(line)) = lines.next().await {
+                if let Some((kind, id, at)) = gone(&line) {
+                    owners.forget_gone(kind, &id, at);
+                }
+                told.notify_one();
+            }
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// What an event tells to be gone, and when it went.
+fn gone(line: &str) -> Option<(Kind, String, SystemTime)> {
+    let event: Event = serde_json::from_str(line).ok()?;
+    let kind = match event.kind.as_str() {
+        "container" => Kind::Container,
+        "network" => Kind::Network,
+        "volume" => Kind::Volume,
+        _ => return None,
+    };
+    let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time);
+    (event.action == "destroy").then_some((kind, event.actor.id, at))
+}
+
+async fn look_after_events(inventory: &Inventory, told: &Notify) {
+    loop {
+        told.notified().await;
+        sleep(TOGETHER).await;
+        inventory.look_soon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_tells_what_is_gone() {
+        let told = |line: &str| gone(line).map(|(kind, id, _)| (kind, id));
+        let line = r#"{"Type":"volume","Action":"destroy","Actor":{"ID":"data","Attributes":{"driver":"local"}},"timeNano":1}"#;
+        assert_eq!(told(line), Some((Kind::Volume, "data".to_owned())));
+        assert_eq!(told(&line.replace("destroy", "create")), None);
+        assert_eq!(told(&line.replace("volume", "image")), None);
+        assert_eq!(told("{"), None);
+    }
+}
