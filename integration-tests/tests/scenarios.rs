@@ -3,8 +3,14 @@
 
 #[path = "scenarios/authorization.rs"]
 mod authorization;
+#[path = "scenarios/authorization_bypasses.rs"]
+mod authorization_bypasses;
+#[path = "scenarios/authorization_owners.rs"]
+mod authorization_owners;
 #[path = "scenarios/authorization_sockets.rs"]
 mod authorization_sockets;
+#[path = "scenarios/authorization_start.rs"]
+mod authorization_start;
 #[path = "scenarios/compose.rs"]
 mod compose;
 #[path = "scenarios/crashes.rs"]
@@ -88,7 +94,10 @@ fn main() -> ExitCode {
         newest(names_loss::SCENARIOS),
         newest(names_records::SCENARIOS),
         every(authorization::SCENARIOS),
+        every(authorization_bypasses::SCENARIOS),
+        every(authorization_owners::SCENARIOS),
         every(authorization_sockets::SCENARIOS),
+        newest(authorization_start::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(volumes::SCENARIOS),

@@ -9,7 +9,8 @@ use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;
 
-use crate::authorization::{BODIES, PLAIN, TO_THE_HOST, URIS, containers};
+use crate::authorization::containers;
+use crate::authorization_bypasses::{BODIES, PLAIN, TO_THE_HOST, URIS};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "authorization_sockets_of_roles_show_and_let_do_what_the_role_may",
@@ -269,18 +270,18 @@ fn streams(host: &Host) -> Result<()> {
 fn builds(host: &Host) -> Result<()> {
     host.run("mkdir -p /tmp/build && head -c 20000000 /dev/urandom > /tmp/build/file && printf 'FROM scratch\\nCOPY file /file\\n' > /tmp/build/Dockerfile")?;
     host.run(&by("ann", "docker build -q -t anns-image /tmp/build"))?;
-    if host.release == Release::V20 {
-        // Later clients need a plugin of theirs for it.
-        host.run(&by(
-            "ci",
-            "DOCKER_BUILDKIT=1 docker build -q -t cis-image /tmp/build",
-        ))?;
-        host.refused(&by(
-            "ann",
-            "DOCKER_BUILDKIT=1 docker build -q -t evil-image /tmp/build",
-        ))?;
-        ensure!(host.run("docker images -q evil-image")?.is_empty(), "built");
-    }
+    let client = host.lend(&Release::client_with_buildkit())?;
+    let build = |name: &str, image: &str| {
+        let command = format!("DOCKER_BUILDKIT=1 {client} build -q -t {image} /tmp/build");
+        by(name, &command)
+    };
+    host.run(&build("ci", "cis-image"))?;
+    ensure!(
+        !host.run("docker images -q cis-image")?.is_empty(),
+        "not built"
+    );
+    host.refused(&build("ann", "evil-image"))?;
+    ensure!(host.run("docker images -q evil-image")?.is_empty(), "built");
     for path in ["/session", "/grpc"] {
         let ask = |name: &str| {
             host.run(&format!(

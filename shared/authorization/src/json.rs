@@ -26,7 +26,7 @@ pub enum Json {
     List(Vec<Self>),
     /// An object.
     Object(Object),
-    /// What a field has that decides nothing, however it is read ([`UNREAD`]).
+    /// What a field has that decides nothing, however it is read: `UNREAD`.
     Unread,
 }
 
