@@ -35,6 +35,10 @@ pub struct Host {
     background: Vec<Child>,
 }
 
+/// How soon it is looked again whether a host is off, and how many times what is frozen in it is thawed.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 500;
+
 /// A host that is on.
 #[derive(Debug)]
 struct Power {
@@ -141,12 +145,26 @@ impl Host {
         if let Some(mut power) = self.power.take() {
             // Killing the first process is what ends the others; its parent ends by itself then.
             let _killed = process::machine(&["kill", "-9", &power.init.to_string()]);
+            for _ in 0..LOOKS {
+                if !matches!(power.keeper.try_wait(), Ok(None)) {
+                    break;
+                }
+                self.thaw();
+                std::thread::sleep(LOOK);
+            }
             let _waited = power.keeper.wait();
         }
         for mut child in self.background.drain(..) {
             let _killed = child.kill();
             let _waited = child.wait();
         }
+    }
+
+    /// Thaws what a container's runtime had frozen when it was killed: in control groups of version 1 that does not end before.
+    fn thaw(&self) {
+        let script = "for state in $(find \"/sys/fs/cgroup/freezer$1\" -name freezer.state 2>/dev/null); do echo THAWED >\"$state\"; done";
+        let group = self.control_group();
+        let _thawed = process::machine(&["sh", "-c", script, "thaw", &group]);
     }
 
     /// Puts a program of the machine on it, below `/tmp`, and says where.
