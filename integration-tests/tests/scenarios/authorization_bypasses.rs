@@ -306,7 +306,7 @@ fn links_put_later(host: &Host) -> Result<()> {
         "docker create --name later -v /srv/ci/work/sub:/in lab cat /in/secret",
     ))?;
     host.run(&ci(
-        "docker run --rm -v /srv/ci/work:/work lab sh -c 'rmdir /work/sub && ln -s /root/place /work/sub'",
+        "docker run --rm -v /srv/ci/work:/job lab sh -c 'rmdir /job/sub && ln -s /root/place /job/sub'",
     ))?;
     for command in ["docker start -a later", "docker restart later"] {
         let said = host.attempt(&ci(command))?;
