@@ -6,17 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use drover_control_api::owners::{Owned, OwnersEvent, Ownership, PATH, RecordOwners};
 use drover_daemon::Backoff;
-use drover_http::{Client, Lines, control};
+use drover_http::control::{self, StreamError};
+use drover_http::{Client, Lines};
 use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::owners::Owners;
 
-/// The stream shows a sign of life more often than this.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(10);
 /// Changes that come together are told together.
@@ -51,7 +49,10 @@ async fn listen(coordinator: &Client, owners: &Owners, heard: &Heard) {
         if let Ok(lines) = coordinator.lines(PATH).await
             && let Err(error) = hear(lines, owners, heard, &mut backoff).await
         {
-            debug!("the registry of owners was cut: {error:#}");
+            debug!(
+                "the registry of owners was cut: {:#}",
+                anyhow::Error::from(error)
+            );
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
@@ -62,17 +63,10 @@ async fn hear(
     owners: &Owners,
     heard: &Heard,
     backoff: &mut Backoff,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     let (mut recorded, mut copies) = (Vec::new(), Vec::new());
-    loop {
-        let line = tokio::time::timeout(SILENCE, lines.next()).await;
-        let Some(line) = line.context("it shows no sign of life")?? else {
-            return Ok(());
-        };
-        if line.is_empty() {
-            continue;
-        }
-        match serde_json::from_str(&line).context("a line of it is not an event")? {
+    while let Some(event) = control::next_event(&mut lines).await? {
+        match event {
             OwnersEvent::Reset => {
                 recorded.clear();
                 copies.clear();
@@ -92,6 +86,7 @@ async fn hear(
             }
         }
     }
+    Ok(())
 }
 
 async fn tell(coordinator: &Client, owners: &Owners, heard: &Heard) {

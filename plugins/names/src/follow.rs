@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use drover_control_api::registry::PATH;
 use drover_daemon::Backoff;
+use drover_http::control::{self, StreamError};
 use drover_http::{Client, Lines};
 use tracing::{debug, info, warn};
 
 use crate::known::Known;
 
-/// The stream shows a sign of life more often than this.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How many events are taken in before others have their turn.
 const AT_ONCE: u32 = 256;
 
@@ -26,7 +24,10 @@ pub(crate) async fn run(coordinator: Client, known: Arc<Known>) {
                 let cut = follow_once(lines, &known, &mut backoff).await;
                 known.cut();
                 if let Err(error) = cut {
-                    warn!("the registry stream was cut: {error:#}");
+                    warn!(
+                        "the registry stream was cut: {:#}",
+                        anyhow::Error::from(error)
+                    );
                 }
             }
             Err(error) => debug!(%error, "the coordinator does not answer"),
@@ -35,17 +36,14 @@ pub(crate) async fn run(coordinator: Client, known: Arc<Known>) {
     }
 }
 
-async fn follow_once(mut lines: Lines, known: &Known, backoff: &mut Backoff) -> anyhow::Result<()> {
+async fn follow_once(
+    mut lines: Lines,
+    known: &Known,
+    backoff: &mut Backoff,
+) -> Result<(), StreamError> {
     let mut count = 0_u32;
-    loop {
-        let line = tokio::time::timeout(SILENCE, lines.next()).await;
-        let Some(line) = line.context("it shows no sign of life")?? else {
-            return Ok(());
-        };
-        if line.is_empty() {
-            continue;
-        }
-        known.apply(serde_json::from_str(&line).context("a line of it is not an event")?);
+    while let Some(event) = control::next_event(&mut lines).await? {
+        known.apply(event);
         if known.is_followed() {
             backoff.reset();
         }
@@ -54,4 +52,5 @@ async fn follow_once(mut lines: Lines, known: &Known, backoff: &mut Backoff) -> 
             tokio::task::yield_now().await;
         }
     }
+    Ok(())
 }

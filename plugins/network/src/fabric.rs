@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use drover_control_api::fabric::{FabricEvent, PATH, PeerKey};
 use drover_control_api::record::{BlockRecord, HostRecord};
 use drover_daemon::Backoff;
-use drover_http::{Client, Lines};
+use drover_http::{Client, Lines, control};
 use drover_store::local::{Batch, Database, Table};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,8 +18,6 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, ThisHost};
 
-/// The stream shows a sign of life more often than this.
-const SILENCE: Duration = Duration::from_secs(60);
 const THIS_HOST: &str = "this";
 
 /// The view of the cluster and where it is kept.
@@ -107,15 +105,7 @@ impl Fabric {
     async fn follow_once(&self, mut lines: Lines) -> anyhow::Result<()> {
         // What is being told since the last `Reset`, until it is complete.
         let mut telling: Option<Cluster> = None;
-        loop {
-            let line = tokio::time::timeout(SILENCE, lines.next()).await;
-            let Some(line) = line.context("it shows no sign of life")?? else {
-                return Ok(());
-            };
-            if line.is_empty() {
-                continue;
-            }
-            let event = serde_json::from_str(&line).context("a line of it is not an event")?;
+        while let Some(event) = control::next_event(&mut lines).await? {
             match (event, &mut telling) {
                 (
                     FabricEvent::Reset {
@@ -147,6 +137,7 @@ impl Fabric {
                 }
             }
         }
+        Ok(())
     }
 
     fn publish(&self, cluster: Cluster) {

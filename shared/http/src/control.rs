@@ -1,10 +1,47 @@
-//! The control API over HTTP: calling a method, and answering one.
+//! The control API over HTTP: calling a method, answering one, and reading a stream of events.
 
 use std::time::Duration;
 
 use drover_control_api::{Failure, FailureKind, Method};
+use serde::de::DeserializeOwned;
 
-use crate::{Client, ClientError, Response};
+use crate::{Client, ClientError, Lines, Response};
+
+/// The coordinator's streams show a sign of life, an empty line, more often than this.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why a stream of events does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Neither an event nor a sign of life for a minute.
+    #[error("it shows no sign of life")]
+    Silent,
+    /// The connection is gone.
+    #[error("it was cut")]
+    Cut(#[from] ClientError),
+    /// A line that is no event.
+    #[error("a line of it is not an event")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// The next event of a stream of the coordinator's; `None` when it has ended in good order.
+///
+/// Cancel-safe: nothing that was read is lost.
+///
+/// # Errors
+/// When the stream is cut, shows no sign of life, or has a line that is no event.
+pub async fn next_event<T: DeserializeOwned>(lines: &mut Lines) -> Result<Option<T>, StreamError> {
+    loop {
+        let line = tokio::time::timeout(SILENCE, lines.next()).await;
+        let Some(line) = line.map_err(|_elapsed| StreamError::Silent)?? else {
+            return Ok(None);
+        };
+        if !line.is_empty() {
+            let event = serde_json::from_str(&line).map_err(StreamError::Malformed)?;
+            return Ok(Some(event));
+        }
+    }
+}
 
 /// Why a call of the control API has no answer.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_http::{Limits, Method};
+use drover_http::{Limits, Method, control};
 use serving::{SOON, Serving, at_end, happened, post, response, write};
 
 fn quick() -> Limits {
@@ -343,6 +343,27 @@ async fn a_stream_is_sent_as_it_comes_and_ends_at_a_stop() {
             .unwrap(),
         None
     );
+    serving.ended().await;
+}
+
+#[tokio::test]
+async fn events_of_a_stream_are_read_and_what_is_none_ends_it() {
+    let serving = Serving::start(Limits::default());
+    let mut lines = serving.client().lines("/stream").await.unwrap();
+    let sender = serving.service.streams.lock().unwrap().pop().unwrap();
+    for text in ["\n", "1\n", "\n\n2\n", "three\n"] {
+        let text = Bytes::from_static(text.as_bytes());
+        sender.send(text).await.unwrap();
+    }
+    for expected in [1, 2] {
+        let event = control::next_event::<u32>(&mut lines).await.unwrap();
+        assert_eq!(event, Some(expected), "signs of life are no events");
+    }
+    let error = control::next_event::<u32>(&mut lines).await.unwrap_err();
+    assert_eq!(error.to_string(), "a line of it is not an event");
+    serving.stop.send(true).unwrap();
+    let end = control::next_event::<u32>(&mut lines).await.unwrap();
+    assert_eq!(end, None);
     serving.ended().await;
 }
 
