@@ -308,7 +308,11 @@ fn hundred(lab: &mut Lab) -> Result<()> {
         known
     ));
     let (one, two) = lab.pair()?;
-    one.run("docker ps -q --filter name=many- | xargs docker rm -f >/dev/null")?;
+    // One after the other: Engine 20.10 may miscount the endpoints of a network that many leave at once, and keeps it then
+    // although neither it nor drover-net has an endpoint there.
+    let remove = "docker ps -q --filter name=many- | xargs -n 1 docker rm -f >/dev/null";
+    let mut command = one.command(remove, slow)?;
+    integration_tests::process::output(&mut command, "a hundred ends")?.succeeded()?;
     two.is_told("bob", "many", &[], 5)?;
     wait::until("none is served any more", wait::seconds(10), || {
         let report = one.drover_json("dns metrics")?;
