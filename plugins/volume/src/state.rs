@@ -1,6 +1,7 @@
 //! The file of this process's records: opened, or set aside when it is damaged.
 
-use std::io::Write as _;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -18,7 +19,7 @@ use crate::clock::{now, stamp};
 pub(crate) async fn open(folder: &Path) -> anyhow::Result<Catalogue> {
     let path = folder.join("volumes.redb");
     let attempts = Attempts(folder.join("volumes.opening"));
-    if attempts.begin() > DEADLY {
+    if attempts.begin() > DEADLY && path.exists() {
         let aside = set_aside(&path)?;
         error!(
             kept = %aside.display(),
@@ -57,8 +58,8 @@ impl Attempts {
     /// Notes that it begins; the how manyth time in turn that is.
     fn begin(&self) -> u64 {
         let folder = self.0.parent().unwrap_or(Path::new("/"));
-        let mut options = std::fs::OpenOptions::new();
-        let noted = std::fs::create_dir_all(folder);
+        let mut options = fs::OpenOptions::new();
+        let noted = fs::create_dir_all(folder);
         let noted = noted.and_then(|()| options.create(true).append(true).open(&self.0));
         let noted = noted.and_then(|mut file| {
             file.write_all(b".")?;
@@ -69,15 +70,78 @@ impl Attempts {
     }
 
     fn end(&self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
+        if let Err(error) = fs::remove_file(&self.0) {
             warn!(%error, "`{}` stays", self.0.display());
         }
     }
 }
 
+/// Gives a damaged file a name of its own beside it. What was set aside before stays, also when that was in the same second.
 fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
-    let aside = path.with_extension(format!("damaged-{}", stamp(now())));
-    std::fs::rename(path, &aside)
-        .with_context(|| format!("`{}` is damaged and cannot be set aside", path.display()))?;
-    Ok(aside)
+    let stamp = stamp(now());
+    let mut earlier = 0_u32;
+    loop {
+        let extension = match earlier {
+            0 => format!("damaged-{stamp}"),
+            number => format!("damaged-{stamp}-{number}"),
+        };
+        let aside = path.with_extension(extension);
+        // Unlike a renaming, a link never takes the place of a file.
+        match fs::hard_link(path, &aside).and_then(|()| fs::remove_file(path)) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => earlier += 1,
+            done => {
+                done.with_context(|| {
+                    format!("`{}` is damaged and cannot be set aside", path.display())
+                })?;
+                return Ok(aside);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The contents of the files that were set aside, in order.
+    fn kept(folder: &Path) -> Vec<Vec<u8>> {
+        let entries = fs::read_dir(folder).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let aside = paths.filter(|path| path.to_string_lossy().contains("volumes.damaged-"));
+        let mut kept: Vec<_> = aside.map(|path| fs::read(path).unwrap()).collect();
+        kept.sort();
+        kept
+    }
+
+    #[tokio::test]
+    async fn every_damaged_file_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volumes.redb");
+        let all: Vec<_> = (b'0'..b'5').map(|number| vec![number; 100]).collect();
+        // Some of them within a second.
+        for bytes in &all {
+            fs::write(&path, bytes).unwrap();
+            drop(open(folder.path()).await.unwrap());
+        }
+        assert_eq!(kept(folder.path()), all);
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_opening_ended_the_process_three_times_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volumes.redb");
+        drop(open(folder.path()).await.unwrap());
+        let attempts = folder.path().join("volumes.opening");
+        for (deaths, expected) in [(2, 0), (3, 1)] {
+            fs::write(&attempts, ".".repeat(deaths)).unwrap();
+            drop(open(folder.path()).await.unwrap());
+            assert_eq!(kept(folder.path()).len(), expected, "{deaths}");
+            assert!(!attempts.exists());
+        }
+        // A file that is not there was not what ended it.
+        fs::write(&attempts, "....").unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(open(folder.path()).await.unwrap());
+        assert_eq!(kept(folder.path()).len(), 1);
+    }
 }
