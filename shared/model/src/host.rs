@@ -1,9 +1,10 @@
 //! A host of the cluster: its name and its small number.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::text::{checked_text, shown};
 
 /// Why a text is not a host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,18 +13,12 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct HostNameError(String);
 
-/// The name of a host in the cluster: one DNS label (RFC 1123), lower case.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct HostName(String);
+checked_text!(
+    /// The name of a host in the cluster: one DNS label (RFC 1123), lower case.
+    HostName, HostNameError, check_name
+);
 
 impl HostName {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The name a machine gets from its kernel host name: the first label, in lower case.
     ///
     /// # Errors
@@ -34,41 +29,17 @@ impl HostName {
     }
 }
 
-impl FromStr for HostName {
-    type Err = HostNameError;
-
-    fn from_str(text: &str) -> Result<Self, HostNameError> {
-        let inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        let usable = !text.is_empty()
-            && text.len() <= 63
-            && text.bytes().all(inner)
-            && !text.starts_with('-')
-            && !text.ends_with('-');
-        if usable {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(HostNameError(text.chars().take(80).collect()))
-        }
-    }
-}
-
-impl TryFrom<String> for HostName {
-    type Error = HostNameError;
-
-    fn try_from(text: String) -> Result<Self, HostNameError> {
-        text.parse()
-    }
-}
-
-impl From<HostName> for String {
-    fn from(name: HostName) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+fn check_name(text: &str) -> Result<(), HostNameError> {
+    let inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    let usable = !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if usable {
+        Ok(())
+    } else {
+        Err(HostNameError(shown(text)))
     }
 }
 

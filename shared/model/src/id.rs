@@ -1,9 +1,6 @@
 //! Identifiers: Docker's own, and the cluster-wide id of a network.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
+use crate::text::shown;
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,67 +30,40 @@ pub enum IdError {
 /// Writes the type of an id of hexadecimal digits.
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $length:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        crate::text::checked_text!(
+            $(#[$doc])*
+            $name, crate::id::IdError, |text: &str| crate::id::check($kind, $length, text)
+        );
 
         impl $name {
-            /// The whole id, lower-case hexadecimal.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-
             /// The first 12 characters, as Docker prints ids.
             #[must_use]
             pub fn short(&self) -> &str {
                 self.0.get(..12).unwrap_or(&self.0)
             }
         }
-
-        impl FromStr for $name {
-            type Err = IdError;
-
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                if text.len() != $length {
-                    return Err(IdError::Length {
-                        kind: $kind,
-                        id: text.chars().take(80).collect(),
-                        length: text.len(),
-                        expected: $length,
-                    });
-                }
-                if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-                    return Err(IdError::NotHex { kind: $kind, id: text.to_owned() });
-                }
-                Ok(Self(text.to_owned()))
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = IdError;
-
-            fn try_from(text: String) -> Result<Self, IdError> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> Self {
-                id.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str(&self.0)
-            }
-        }
     };
 }
 
 pub(crate) use hex_id;
+
+/// Whether a text is so many lower-case hexadecimal digits.
+pub(crate) fn check(kind: &'static str, length: usize, id: &str) -> Result<(), IdError> {
+    if id.len() != length {
+        return Err(IdError::Length {
+            kind,
+            id: shown(id),
+            length: id.len(),
+            expected: length,
+        });
+    }
+    let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if !id.bytes().all(hex) {
+        let id = id.to_owned();
+        return Err(IdError::NotHex { kind, id });
+    }
+    Ok(())
+}
 
 hex_id!(
     /// Docker's id of one host's copy of a network: 64 hexadecimal digits, different on every host.

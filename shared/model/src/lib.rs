@@ -9,6 +9,7 @@ mod id;
 mod network;
 mod option;
 mod size;
+mod text;
 mod volume;
 
 pub use address::{Block, Family, MacAddress, Pool, PoolError};

@@ -1,12 +1,11 @@
 //! Volumes: names, ids, where they can lie, and what is on them.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::IdError;
 use crate::id::hex_id;
+use crate::text::{checked_text, shown};
 
 /// How long a name can be, bytes.
 const LONGEST: usize = 128;
@@ -22,64 +21,23 @@ pub struct VolumeNameError {
     name: String,
 }
 
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = VolumeNameError;
-
-            fn from_str(text: &str) -> Result<Self, VolumeNameError> {
-                if is_name(text) {
-                    return Ok(Self(text.to_owned()));
-                }
-                let name = text.chars().take(80).collect();
-                Err(VolumeNameError { kind: $kind, name })
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = VolumeNameError;
-
-            fn try_from(text: String) -> Result<Self, VolumeNameError> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str(&self.0)
-            }
-        }
-    };
-}
-
-name!(
+checked_text!(
     /// The name of a volume, unique on its host. Always one safe component of a path: the engine itself
     /// checks the names of plugins' volumes for nothing.
-    VolumeName, "volume"
+    VolumeName, VolumeNameError, |text: &str| check_name("volume", text)
 );
-name!(
+checked_text!(
     /// The name of a snapshot, unique among those of its volume.
-    SnapshotName, "snapshot"
+    SnapshotName, VolumeNameError, |text: &str| check_name("snapshot", text)
 );
+
+fn check_name(kind: &'static str, text: &str) -> Result<(), VolumeNameError> {
+    if is_name(text) {
+        return Ok(());
+    }
+    let name = shown(text);
+    Err(VolumeNameError { kind, name })
+}
 
 /// Docker's own rule for local volumes, and a length that every backend and file system bears.
 fn is_name(text: &str) -> bool {
