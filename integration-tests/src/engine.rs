@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::cache;
 use crate::host::Host;
+use crate::process::machine;
 use crate::wait;
 
 /// The log of the engine.
@@ -65,10 +66,32 @@ impl Release {
         cache::root(Self::V20.suite()).join("usr/bin/docker")
     }
 
-    /// Whether its root file system was built.
+    /// Why the machine cannot run it; `None` when it can.
     #[must_use]
-    pub fn is_there(self) -> bool {
-        cache::root(self.suite()).join(".ready").exists()
+    pub fn absence(self) -> Option<String> {
+        let suite = self.suite();
+        if !cache::root(suite).join(".ready").exists() {
+            return Some(format!(
+                "there is no root file system; run integration-tests/make-root {suite}"
+            ));
+        }
+        let tried = self.try_programs().err()?;
+        Some(format!("Drover's programs do not run there: {tried:#}"))
+    }
+
+    /// Tries Drover's programs on the C library of the suite, which may be older than the one that they were built with.
+    fn try_programs(self) -> Result<()> {
+        machine(&[
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            "mount --bind \"$1\" \"$2/mnt\"; exec chroot \"$2\" /mnt/drover --version",
+            "try",
+            &cache::binaries()?.to_string_lossy(),
+            &cache::root(self.suite()).to_string_lossy(),
+        ])?;
+        Ok(())
     }
 }
 

@@ -8,13 +8,12 @@
 //! - [`lab`], [`host`], [`network`]: the machine parts;
 //! - [`engine`], [`drover`], [`container`], [`traffic`], [`asking`], [`records`]: what runs on a host;
 //! - [`load`], [`inject`], [`sniff`]: what travels between hosts, and what is seen of it;
-//! - [`capability`], [`scenario`]: what a scenario needs, and how scenarios are run and reported;
+//! - [`scenario`]: what a scenario needs, and how scenarios are run and reported;
 //! - [`measure`], [`call`]: what the benchmarks in `src/bin` have in common.
 
 pub mod asking;
 pub mod cache;
 pub mod call;
-pub mod capability;
 pub mod container;
 pub mod drover;
 pub mod engine;

@@ -7,11 +7,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use drover_testkit::capability::{Capability, is_required};
 
-use crate::capability::Capability;
 use crate::engine::Release;
 use crate::lab::Lab;
 use crate::{interrupt, wait};
+
+/// What every scenario needs of the machine, besides the root file system with its engine.
+const BASICS: [Capability; 4] = [
+    Capability::Namespaces,
+    Capability::Nftables,
+    Capability::BridgeTables,
+    Capability::Forwarding,
+];
 
 /// What a scenario begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,10 +219,10 @@ impl Bench {
     fn run(&mut self, scenario: &Scenario) -> Line {
         let begun = Instant::now();
         let outcome = match self.lacks(scenario) {
-            Some((capability, reason)) if capability.is_required() => {
-                Outcome::Failed(format!("{capability} is required, but {reason}"))
+            Some((what, reason)) if is_required(&what) => {
+                Outcome::Failed(format!("{what} is required, but {reason}"))
             }
-            Some((capability, reason)) => Outcome::Skipped(format!("needs {capability}: {reason}")),
+            Some((what, reason)) => Outcome::Skipped(format!("needs {what}: {reason}")),
             None => match (self.attempt_logged(scenario), second_try()) {
                 (Ok(()), _) => Outcome::Passed,
                 (Err(reason), false) => Outcome::Failed(reason),
@@ -260,16 +268,13 @@ impl Bench {
         }
     }
 
-    fn lacks(&self, scenario: &Scenario) -> Option<(Capability, String)> {
-        let basics = [
-            Capability::Namespaces,
-            Capability::Nftables,
-            Capability::Engine(self.release),
-        ];
-        basics
-            .iter()
-            .chain(scenario.needs)
-            .find_map(|capability| capability.missing().map(|reason| (*capability, reason)))
+    /// What the machine does not have that the scenario needs, and why.
+    fn lacks(&self, scenario: &Scenario) -> Option<(String, String)> {
+        let needs = BASICS.iter().chain(scenario.needs);
+        needs
+            .map(|need| (need.to_string(), need.absence()))
+            .chain([(format!("engine-{}", self.release), self.release.absence())])
+            .find_map(|(what, absence)| Some((what, absence?)))
     }
 
     /// Runs it; the lab is kept only where the next scenario may have it, or where its logs are wanted.

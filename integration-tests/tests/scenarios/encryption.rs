@@ -1,7 +1,7 @@
 //! Networks are encrypted unless somebody says otherwise: nothing of a container's is ever on the underlay in clear.
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::drover::{CREATE_ENCRYPTED, LOG};
 use integration_tests::host::Host;
 use integration_tests::inject::EspPacket;

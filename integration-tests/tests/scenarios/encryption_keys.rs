@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::drover::CREATE_ENCRYPTED;
 use integration_tests::host::Host;
 use integration_tests::inject::EspPacket;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::load::Load;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};

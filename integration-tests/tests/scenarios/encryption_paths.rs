@@ -1,7 +1,7 @@
 //! Encrypted paths find a host that is not where it says: behind a NAT, or at another of its addresses.
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::network::Site;

@@ -1,7 +1,7 @@
 //! Networks across hosts: seen everywhere, reached at once, with every flag of Docker's.
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::drover::CREATE;
 use integration_tests::lab::Lab;
 use integration_tests::network::{OUTSIDE, Site};

@@ -1,7 +1,7 @@
 //! Published ports: reached from everywhere, and shown by Docker's own commands.
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;

@@ -1,7 +1,7 @@
 //! Hosts that reach each other by IPv6: everything between them travels by it, and containers notice nothing.
 
 use anyhow::{Context, Result, ensure};
-use integration_tests::capability::Capability;
+use drover_testkit::capability::Capability;
 use integration_tests::drover::CREATE_ENCRYPTED;
 use integration_tests::lab::Lab;
 use integration_tests::network::Site;

@@ -40,8 +40,12 @@ pub enum Capability {
     BridgeTables,
     /// nftables: `fwd` in a table of family `netdev`.
     Forwarding,
+    /// IPv6.
+    Ipv6,
     /// ESP with AES-GCM, and XFRM interfaces.
     Esp,
+    /// The lack of it.
+    NoEsp,
     /// Thin pools: device-mapper, LVM, and the programs for thin pools.
     DeviceMapper,
     /// The program `etcd`.
@@ -58,13 +62,15 @@ pub enum Capability {
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespaces,
         Self::Vxlan,
         Self::Nftables,
         Self::BridgeTables,
         Self::Forwarding,
+        Self::Ipv6,
         Self::Esp,
+        Self::NoEsp,
         Self::DeviceMapper,
         Self::Etcd,
         Self::Dockerd,
@@ -82,7 +88,9 @@ impl Capability {
             Self::Nftables => "nftables",
             Self::BridgeTables => "bridge-tables",
             Self::Forwarding => "forwarding",
+            Self::Ipv6 => "ipv6",
             Self::Esp => "esp",
+            Self::NoEsp => "no-esp",
             Self::DeviceMapper => "device-mapper",
             Self::Etcd => "etcd",
             Self::Dockerd => "dockerd",
@@ -116,7 +124,12 @@ impl Capability {
                      priority 0; }}'
                  nft add rule netdev drover a fwd to drover-b"
             )),
+            Self::Ipv6 => in_namespace("ip -6 addr add 2001:db8::1/64 dev lo"),
             Self::Esp => in_namespace(ENCRYPTION),
+            Self::NoEsp => match in_namespace(ENCRYPTION) {
+                Some(_lacks) => None,
+                None => Some("the kernel has ESP".to_owned()),
+            },
             Self::DeviceMapper => in_namespace(THIN),
             Self::Etcd => without_program("etcd"),
             Self::Dockerd => without_program("dockerd"),
@@ -181,17 +194,24 @@ fn judge(needs: &[Capability]) -> Verdict {
 }
 
 fn verdict(missing: Vec<Capability>, required: &str) -> Verdict {
-    let required: Vec<_> = required.split([',', ' ']).collect();
     if missing.is_empty() {
         Verdict::Run
-    } else if missing
-        .iter()
-        .any(|need| required.contains(&need.name()) || required.contains(&"all"))
-    {
+    } else if missing.iter().any(|need| names(required, need.name())) {
         Verdict::Fail(missing)
     } else {
         Verdict::Skip(missing)
     }
+}
+
+/// Whether the environment declares that this machine has something: `DROVER_REQUIRE` is `all`, or names it.
+#[must_use]
+pub fn is_required(name: &str) -> bool {
+    names(&std::env::var(REQUIRED).unwrap_or_default(), name)
+}
+
+fn names(required: &str, name: &str) -> bool {
+    let mut names = required.split([',', ' ']);
+    names.any(|required| required == "all" || required == name)
 }
 
 /// Where a program is, by `PATH`.
