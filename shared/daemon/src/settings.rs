@@ -7,6 +7,7 @@
 mod parse;
 mod read;
 mod source;
+mod write;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -290,7 +291,7 @@ impl Settings {
     #[must_use]
     pub fn to_environment(&self) -> Vec<(String, String)> {
         let mut variables = vec![(source::CONFIG_VARIABLE.to_owned(), "/dev/null".to_owned())];
-        for (name, text) in read::write(self) {
+        for (name, text) in write::texts(self) {
             variables.push((source::variable(name), text));
         }
         variables

@@ -1,6 +1,8 @@
 //! An engine as its plugins see it: what it asks, in which order, and what it makes of the answers.
 
-mod object;
+mod endpoint;
+mod network;
+mod pool;
 mod version;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{Fault, PluginSocket, Recording, Reply};
 
-pub use object::{Allocation, Endpoint, Joined, Network, NetworkSpec, Pool, PoolSpec};
+pub use endpoint::{Endpoint, Joined};
+pub use network::{Network, NetworkSpec};
+pub use pool::{Allocation, Pool, PoolSpec};
 pub use version::{ENGINES, EngineVersion};
 
 /// A Docker Engine, as far as its network and IPAM plugins can tell.

@@ -170,7 +170,7 @@ fn every_setting_is_written_and_every_written_one_is_a_setting() {
         },
         ..Settings::default()
     };
-    let written: Vec<&str> = read::write(&settings)
+    let written: Vec<&str> = write::texts(&settings)
         .into_iter()
         .map(|(name, _)| name)
         .collect();
@@ -196,5 +196,5 @@ fn the_example_file_says_what_the_defaults_are() {
         .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
         .collect();
     let settings = load(&complete.join("\n"), &[], &[]).unwrap();
-    assert_eq!(read::write(&settings).len(), read::NAMES.len());
+    assert_eq!(write::texts(&settings).len(), read::NAMES.len());
 }
