@@ -128,63 +128,70 @@ fn known_bypasses(lab: &mut Lab) -> Result<()> {
         .map(drop)
 }
 
-/// A request as it is written, over TLS; the first line of the answer.
-fn raw(host: &Host, client: &str, request: &str) -> Result<String> {
+/// Requests as they are written, over TLS, each on a connection of its own and all at once; the first line of each answer.
+///
+/// A client that has sent a request without an end waits for its answer, and the engine for more: it is not waited for either's end.
+fn raw(host: &Host, client: &str, requests: &[String]) -> Result<Vec<String>> {
+    let numbers: Vec<String> = (0..requests.len())
+        .map(|number| number.to_string())
+        .collect();
+    for (number, request) in numbers.iter().zip(requests) {
+        host.write(&format!("/tmp/request-{number}"), request)?;
+    }
+    let numbers = numbers.join(" ");
     let said = host.run(&format!(
-        "printf '%b' '{request}' > /tmp/request; {{ cat /tmp/request; sleep 2; }} | timeout 10 openssl s_client -quiet -connect 127.0.0.1:2376 \
-         -CAfile {TLS}/ca.pem -cert {TLS}/{client}.pem -key {TLS}/{client}-key.pem 2>/dev/null | head -n 1"
+        "exec 2>/dev/null; ask() {{ rm -f /tmp/said-$1; {{ cat /tmp/request-$1; sleep 10; }} | timeout 10 openssl s_client -quiet \
+         -connect 127.0.0.1:2376 -CAfile {TLS}/ca.pem -cert {TLS}/{client}.pem -key {TLS}/{client}-key.pem > /tmp/said-$1 & }}
+         for n in {numbers}; do ask $n; done
+         for n in {numbers}; do
+             for _ in $(seq 100); do [ -s /tmp/said-$n ] && break; sleep 0.1; done
+             echo \"$(head -n 1 /tmp/said-$n)\"
+         done"
     ))?;
+    let said: Vec<String> = said.lines().map(|line| line.trim().to_owned()).collect();
+    ensure!(
+        said.len() == requests.len() && said.iter().all(|line| line.starts_with("HTTP/1.1 ")),
+        "not all were answered: {said:?}"
+    );
     Ok(said)
+}
+
+/// Creating a container over TLS, with headers and what follows them as they are.
+fn creation(name: &str, headers: &str, sent: &str) -> String {
+    format!(
+        "POST /v1.41/containers/create?name={name} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{headers}\r\n\r\n{sent}"
+    )
 }
 
 /// The engine took calls with a length of zero for calls without a body, and made them with one (CVE-2024-41110).
 fn no_body(host: &Host) -> Result<()> {
     let body = BODIES[0];
-    let chunk = format!("{:x}", body.len());
-    for (number, (headers, sent)) in [
-        ("Content-Length: 0", body.to_owned()),
-        ("X: y", body.to_owned()),
-        ("Transfer-Encoding: chunked", format!("0\\r\\n\\r\\n{body}")),
+    let in_a_chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let after_none = format!("0\r\n\r\n{body}");
+    let attempts = [
+        ("Content-Length: 0", body),
+        ("X: y", body),
+        ("Transfer-Encoding: chunked", &after_none),
+        ("Transfer-Encoding: chunked", &in_a_chunk),
         (
-            "Transfer-Encoding: chunked",
-            format!("{chunk}\\r\\n{body}\\r\\n0\\r\\n\\r\\n"),
+            "Content-Length: 0\r\nTransfer-Encoding: chunked",
+            &in_a_chunk,
         ),
-        (
-            "Content-Length: 0\\r\\nTransfer-Encoding: chunked",
-            format!("{chunk}\\r\\n{body}\\r\\n0\\r\\n\\r\\n"),
-        ),
-        (
-            "Content-Length: 0\\r\\nExpect: 100-continue",
-            body.to_owned(),
-        ),
-        (
-            "Content-Length: 0\\r\\nContent-Type: text/plain",
-            body.to_owned(),
-        ),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let said = raw(
-            host,
-            "alice",
-            &format!(
-                "POST /v1.41/containers/create?name=evil-empty-{number} HTTP/1.1\\r\\nHost: a\\r\\n\
-                 Content-Type: application/json\\r\\n{headers}\\r\\n\\r\\n{sent}"
-            ),
-        )?;
+        ("Content-Length: 0\r\nExpect: 100-continue", body),
+        ("Content-Length: 0\r\nContent-Type: text/plain", body),
+    ];
+    let named = attempts.iter().enumerate();
+    let mut requests: Vec<String> = named
+        .map(|(number, (headers, sent))| creation(&format!("evil-empty-{number}"), headers, sent))
+        .collect();
+    let length = format!("Content-Length: {}", PLAIN.len());
+    requests.push(creation("fine-raw", &length, PLAIN));
+    let said = raw(host, "alice", &requests)?;
+    for ((headers, _), said) in attempts.iter().zip(&said) {
         ensure!(!said.contains(" 2"), "{headers}: {said}");
     }
-    let (plain, length) = (PLAIN, PLAIN.len());
-    let said = raw(
-        host,
-        "alice",
-        &format!(
-            "POST /v1.41/containers/create?name=fine-raw HTTP/1.1\\r\\nHost: a\\r\\nContent-Type: application/json\\r\\n\
-             Content-Length: {length}\\r\\n\\r\\n{plain}"
-        ),
-    )?;
-    ensure!(said.contains(" 201"), "what may be made: {said}");
+    let fine = said.last().context("no answer")?;
+    ensure!(fine.contains(" 201"), "what may be made: {fine}");
     Ok(())
 }
 
@@ -435,13 +442,12 @@ fn spellings(host: &Host) -> Result<()> {
     let mut fine = containers(host, "fine-")?;
     fine.retain(|name| name != "fine-raw");
     ensure!(fine.len() == 6, "allowed by spelling: {fine:?}");
-    for path in ["containers/his/json", "containers/his/logs?stdout=1"] {
-        let said = raw(
-            host,
-            "alice",
-            &format!("HEAD /v1.41/{path} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n"),
-        )?;
-        ensure!(!said.contains(" 2"), "HEAD {path}: {said}");
+    let looks: Vec<String> = ["containers/his/json", "containers/his/logs?stdout=1"]
+        .iter()
+        .map(|path| format!("HEAD /v1.41/{path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+        .collect();
+    for said in raw(host, "alice", &looks)? {
+        ensure!(!said.contains(" 2"), "HEAD: {said}");
     }
     // Other spellings of what is refused, which an engine might take for it.
     for line in [
