@@ -457,7 +457,7 @@ impl Backend for Btrfs {
             Some(file) => {
                 release_soon(&self.base)?;
                 if delete {
-                    fs::remove_file(file).map_err(Error::system("remove", file))?;
+                    pool::remove_file(file)?;
                     removed.push(format!("loop file {}", file.display()));
                 }
             }

@@ -34,6 +34,18 @@ pub struct LoopPool {
     pub size: Option<ByteSize>,
 }
 
+/// What is there once a loop file has been made: one that is gone is not made anew.
+fn marker(file: &Path) -> PathBuf {
+    file.with_extension("made")
+}
+
+/// Removes a loop file for good.
+pub(super) fn remove_file(file: &Path) -> Result<()> {
+    let marker = marker(file);
+    fs::remove_file(&marker).map_err(Error::system("remove", &marker))?;
+    fs::remove_file(file).map_err(Error::system("remove", file))
+}
+
 /// Whether a directory is on a btrfs.
 ///
 /// # Errors
@@ -45,15 +57,15 @@ pub fn is_btrfs(path: &Path) -> Result<bool> {
 }
 
 impl LoopPool {
-    /// Whether there is one: a file that was finished.
+    /// Whether there is one, or was: a file that was finished, which may be gone since.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.file.exists()
+        self.file.exists() || marker(&self.file).exists()
     }
 
     /// Has it made, mounted, and as large as it should be.
     pub(super) fn mount(&self) -> Result<PathBuf> {
-        if !self.exists() {
+        if !self.file.exists() {
             if mounts::at(&self.at)?.is_some() {
                 // What is mounted lies in a file without a name: it would be gone with the next restart.
                 return Err(Error::Unavailable(format!(
@@ -61,6 +73,14 @@ impl LoopPool {
                      there, then unmount it",
                     self.file.display(),
                     self.at.display()
+                )));
+            }
+            let marker = marker(&self.file);
+            if marker.exists() {
+                return Err(Error::Unavailable(format!(
+                    "the loop file `{}` is gone: bring it back; or, if what was on it is to be given up, remove `{}`, and another is made",
+                    self.file.display(),
+                    marker.display()
                 )));
             }
             self.make()?;
@@ -79,6 +99,10 @@ impl LoopPool {
                     ))
                 },
             )?;
+        }
+        let marker = marker(&self.file);
+        if !marker.exists() {
+            fs::write(&marker, "").map_err(Error::system("make", &marker))?;
         }
         self.grow()?;
         Ok(self.at.clone())
