@@ -1,5 +1,7 @@
 //! The backends of this host: which one new volumes are made on, and those that earlier ones lie on.
 
+mod claims;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::error::{Error, Result};
+use claims::Claims;
 
 /// How long a call waits for a pool that is being opened.
 const OPENING: Duration = Duration::from_secs(60);
@@ -48,6 +51,7 @@ pub(crate) struct Pools {
     choice: watch::Sender<Choice>,
     /// A pool is made by one at a time.
     making: tokio::sync::Mutex<()>,
+    claims: Claims,
 }
 
 /// Whether a loop file is made where there is none.
@@ -67,6 +71,7 @@ impl Pools {
             open: Mutex::default(),
             choice: watch::Sender::new(Choice::Opening),
             making: tokio::sync::Mutex::default(),
+            claims: Claims::default(),
         }
     }
 
@@ -312,6 +317,12 @@ impl Pools {
                 size: settings.loop_size,
             },
         };
+        match &place {
+            ThinPlace::Pool { group, pool } => self.claims.take(group, pool)?,
+            ThinPlace::Group { group, .. } => self.claims.take(group, ThinPlace::POOL)?,
+            // It lies in the state directory, which is this process's alone.
+            ThinPlace::LoopFile { .. } => {}
+        }
         let thin = Thin::open(place, &helper()?, &self.folder.join("thin"))?;
         Ok(Arc::new(thin))
     }

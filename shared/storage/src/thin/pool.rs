@@ -12,6 +12,7 @@ use tracing::{debug, info};
 
 use super::helper::Helper;
 use super::lvm::Lvm;
+use super::name;
 use super::report::LogicalVolume;
 use crate::error::{Error, Result};
 use crate::loop_file::{self, LoopDevice};
@@ -60,6 +61,9 @@ pub enum ThinPlace {
 }
 
 impl ThinPlace {
+    /// The name of the pool that is made in a volume group.
+    pub const POOL: &str = name::POOL;
+
     /// For people.
     pub(super) fn describe(&self, lvm: &Lvm) -> String {
         match self {
@@ -173,7 +177,7 @@ fn make_pool(lvm: &Lvm, extent: &[&str], size: u64) -> Result<()> {
     if size > 0 {
         words.extend(["--poolmetadatasize", &metadata]);
     }
-    words.extend(["--addtag", super::name::OURS, &lvm.group]);
+    words.extend(["--addtag", name::OURS, &lvm.group]);
     lvm.run(&words)?;
     // What does not fit is refused at once, and not waited for while a minute passes.
     lvm.run(&["lvchange", "--errorwhenfull", "y", &lvm.pool_path()])?;
@@ -183,7 +187,7 @@ fn make_pool(lvm: &Lvm, extent: &[&str], size: u64) -> Result<()> {
 
 /// Whether we have made the pool, and nobody else has a volume in it.
 pub(super) fn is_ours_alone(lvm: &Lvm) -> Result<bool> {
-    let is_ours = |volume: &LogicalVolume| volume.tags.contains(super::name::OURS);
+    let is_ours = |volume: &LogicalVolume| volume.tags.contains(name::OURS);
     let found = lvm.logical_volumes()?;
     let mut concerned = found
         .iter()
@@ -227,7 +231,7 @@ fn prepare_file(
                 "vgcreate",
                 "-y",
                 "--addtag",
-                super::name::OURS,
+                name::OURS,
                 &group,
                 &device_path,
             ])?;
