@@ -21,6 +21,7 @@ use crate::work::Work;
 pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
     let began = crate::clock::now();
     note_attached(&work);
+    release_looks(&work);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut told = String::new();
     loop {
@@ -120,6 +121,16 @@ fn note_attached(work: &Work) {
             && let Err(error) = work.catalogue.change(&record.id, |it| it.holds.clear())
         {
             warn!(volume = %record.name, error = error.sentence(), "its holds stay");
+        }
+    }
+}
+
+/// Unmounts what was mounted for a look when a kill came: it would keep its volume from being removed.
+fn release_looks(work: &Work) {
+    let left = mounts::below(&work.look_folder()).unwrap_or_default();
+    for mount in left {
+        if let Err(error) = mounts::release(&mount.at) {
+            warn!(%error, "what was mounted for a look stays");
         }
     }
 }

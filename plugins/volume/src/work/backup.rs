@@ -150,7 +150,7 @@ pub(super) fn selector(wanted: &BackupSource) -> Selector {
 }
 
 impl Work {
-    /// Where a volume is attached while it is restored from a backup.
+    /// Where a volume is attached while it is being made: restored from a backup, or given to its owner.
     pub(crate) fn restore_point(&self, volume: &VolumeId) -> PathBuf {
         let folder = self.mount_folder().with_file_name("restores");
         folder.join(volume.as_str())

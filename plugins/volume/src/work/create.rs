@@ -151,7 +151,8 @@ impl Work {
         if let Some(wanted) = &record.options.from_backup {
             self.restore_backup(backend, record, wanted).await?;
         }
-        let at = self.mount_point(&record.name);
+        // Where it is looked for when a kill comes: the place of its name may be another's by then.
+        let at = self.restore_point(&record.id);
         let (backend, record) = (backend.clone(), record.clone());
         blocking(move || give_root(&*backend, &record, &at)).await
     }

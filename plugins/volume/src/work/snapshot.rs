@@ -249,10 +249,14 @@ impl Work {
         .await
     }
 
-    /// A place to look at something for a moment, of its own for each look.
+    /// Where things are looked at for a moment.
+    pub(crate) fn look_folder(&self) -> PathBuf {
+        self.mount_folder().with_file_name("looks")
+    }
+
+    /// A place to look at something, of its own for each look.
     fn look_place(&self, which: &str) -> PathBuf {
         let number = crate::clock::random_id().unwrap_or_default();
-        let folder = self.mount_folder().with_file_name("looks");
-        folder.join(format!("{number}-{which}"))
+        self.look_folder().join(format!("{number}-{which}"))
     }
 }

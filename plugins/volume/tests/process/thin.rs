@@ -1,23 +1,16 @@
-//! The process with volumes on a thin pool, asked as the engine and the command line ask it, and by an engine. It needs
-//! device-mapper: `integration-tests/uml/run drover-vol/thin` where the kernel has none.
-#![cfg(test)]
-
-#[path = "thin/engine.rs"]
-mod engine;
-#[path = "thin/process.rs"]
-mod process;
+//! Volumes in a thin pool.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use drover_backup_protocol::Repository;
-use drover_control_api::volume::{BackUpVolume, CreateSnapshot, Snapshots};
+use drover_control_api::volume::{BackUpVolume, CreateSnapshot, ResizeVolume, RollBack, Snapshots};
 use drover_testkit::capability::{Capability, can_test};
 use serde_json::json;
 
-use engine::Dockerd;
-use process::Plugin;
+use crate::engine::Dockerd;
+use crate::plugin::Plugin;
 
 const MIB: u64 = 1 << 20;
 
@@ -31,7 +24,7 @@ fn repository(plugin: &Plugin) -> Repository {
     }
 }
 
-fn back_up(plugin: &Plugin) -> drover_backup_protocol::Created {
+pub(crate) fn back_up(plugin: &Plugin) -> drover_backup_protocol::Created {
     plugin.ask(&BackUpVolume {
         volume: "pg".parse().unwrap(),
         repository: repository(plugin),
@@ -79,7 +72,7 @@ fn a_backup_reads_what_has_changed_since_the_last_one() {
         all
     };
     plugin.create("pg", &with(json!({"size": "64M"})));
-    let at = plugin.mount("pg");
+    let at = plugin.mount("pg", "test");
     fs::write(at.join("rows"), noise(1, 16 << 20)).unwrap();
     fs::File::open(at.join("rows")).unwrap().sync_all().unwrap();
     let full = back_up(&plugin);
@@ -114,7 +107,7 @@ fn a_backup_reads_what_has_changed_since_the_last_one() {
     let small = plugin.refused("copy", &with(json!({"from-backup": "pg", "size": "32M"})));
     assert!(small.contains("at least 64M"), "{small}");
     plugin.create("copy", &with(json!({"from-backup": "pg", "size": "128M"})));
-    let copy = plugin.mount("copy");
+    let copy = plugin.mount("copy", "test");
     assert!(fs::read(copy.join("rows")).unwrap() == fs::read(at.join("rows")).unwrap());
     let space = nix::sys::statvfs::statvfs(&copy).unwrap();
     assert!(
@@ -124,10 +117,10 @@ fn a_backup_reads_what_has_changed_since_the_last_one() {
     // An earlier one has what was there then.
     let when = format!("pg@{}", &second.backup.id[..8]);
     plugin.create("then", &with(json!({"from-backup": when})));
-    let then = fs::read(plugin.mount("then").join("rows")).unwrap();
+    let then = fs::read(plugin.mount("then", "test").join("rows")).unwrap();
     assert!(then[5 << 20..][..4096] == noise(2, 4096) && then[9 << 20..][..4096] != noise(4, 4096));
     for name in ["pg", "copy", "then"] {
-        plugin.unmount(name);
+        plugin.unmount(name, "test");
     }
 }
 
@@ -136,20 +129,33 @@ fn a_pool_of_a_volume_group_is_found() {
     if !can_test(&[Capability::DeviceMapper]) {
         return;
     }
-    let plugin = Plugin::prepare("auto");
+    let mut plugin = Plugin::prepare("auto");
+    plugin.has_engine_without_containers();
     let group = plugin.group_with_pool();
-    let mut plugin = plugin;
     plugin.run();
-    plugin.create(
-        "pg",
-        &json!({"size": "32M", "fs": "xfs", "on-remove": "delete"}),
-    );
+    // Less is no xfs.
+    let options = json!({"size": "320M", "fs": "xfs", "on-remove": "delete"});
+    plugin.create("pg", &options);
     let status = plugin.get("pg");
     assert_eq!(status["Status"]["backend"], "thin", "{status}");
-    let listed = group.volumes();
-    assert!(listed.contains("drover_v_"), "{listed}");
-    plugin.remove("pg");
+    assert!(group.volumes().contains("drover_v_"));
+    fs::write(plugin.mount("pg", "test").join("file"), "one").unwrap();
+
+    // Another Drover leaves it alone, until this one is gone: then it has what there is.
+    let mut other = Plugin::prepare("auto");
+    other.run_amiss("another Drover on this machine keeps its volumes in the pool `kept/drover`");
+    plugin.unmount("pg", "test");
+    plugin.detached("pg");
+    plugin.kill();
+    let at = other.mount("pg", "test");
+    assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "one");
+    other.remove("pg");
+    assert!(!group.volumes().contains("drover_v_"));
 }
+
+/// Runs a script in a container with both volumes.
+const RUN: &str = "run --rm --network none -v data:/data -v rows:/rows own /bin/sh -c";
+const READ: &str = "read x < /data/file; read y < /rows/file; echo $x $y";
 
 #[test]
 fn an_engine_keeps_data_on_thin_volumes() {
@@ -161,35 +167,62 @@ fn an_engine_keeps_data_on_thin_volumes() {
     plugin.serve_engine(engine.socket());
     plugin.run();
     engine.docker("volume create -d drover-vol -o size=64M data");
-    let one = "run --rm --network none -v data:/data own /bin/sh -c";
-    engine.docker_with(one, "echo one > /data/file");
-    let full = engine.refused(
-        one,
-        "while echo 0123456789abcdef0123456789abcdef; do :; done > /data/big; exit 1",
+    engine.docker("volume create -d drover-vol -o size=320M -o fs=xfs rows");
+    let found = engine.docker_with(
+        RUN,
+        "echo one > /data/file; echo one > /rows/file; ls -A /data /rows",
     );
-    assert!(full.contains("echo"), "{full}");
+    assert!(!found.contains("lost+found"), "{found}");
+    let full = engine.refused(RUN, "dd if=/dev/zero of=/data/big bs=1M");
+    assert!(full.contains("No space left"), "{full}");
+
+    // It grows under a container that uses it.
+    let user = RUN.replace("--rm", "-d --restart always --name user");
+    engine.docker_with(&user, "while :; do sleep 1; done");
+    plugin.ask(&ResizeVolume {
+        volume: "data".parse().unwrap(),
+        size: "128M".parse().unwrap(),
+    });
+    let fill = "dd if=/dev/zero of=/data/big bs=1M count=90 && : > /data/big";
+    engine.docker_with("exec user /bin/sh -c", fill);
+
     let taken = plugin.ask(&CreateSnapshot {
-        volumes: vec!["data".parse().unwrap()],
+        volumes: ["data", "rows"].map(|name| name.parse().unwrap()).into(),
         name: "s".parse().unwrap(),
     });
-    assert_eq!(taken.snapshots.len(), 1);
-    engine.docker_with(one, ": > /data/big; echo two > /data/file");
-    engine.docker("volume create -d drover-vol -o from=data@s clone");
-    let read = "read x < /data/file; echo $x";
-    let clone = "run --rm --network none -v clone:/data own /bin/sh -c";
-    assert_eq!(engine.docker_with(clone, read), "one");
-    assert_eq!(engine.docker_with(one, read), "two");
-    // Both are killed under a container that goes on writing.
-    engine.docker_with(
-        "run -d --restart always --name user --network none -v data:/data own /bin/sh -c",
-        "echo three > /data/file; while :; do read x < /data/file; done",
-    );
+    assert_eq!(taken.snapshots.len(), 2);
+    let write = "echo two > /data/file; echo two > /rows/file; sync";
+    engine.docker_with("exec user /bin/sh -c", write);
+    for name in ["data", "rows"] {
+        engine.docker(&format!(
+            "volume create -d drover-vol -o from={name}@s -o on-remove=delete {name}-then"
+        ));
+    }
+    let then = RUN
+        .replace("data:", "data-then:")
+        .replace("rows:", "rows-then:");
+    assert_eq!(engine.docker_with(&then, READ), "one one");
+
+    // Both are killed under the container, which goes on with what it had.
     plugin.kill();
-    engine.restart();
+    engine.kill();
     plugin.run();
-    assert_eq!(engine.docker_with("exec user /bin/sh -c", read), "three");
+    engine.run();
+    assert_eq!(engine.docker_with("exec user /bin/sh -c", READ), "two two");
+    let back = |name: &str| RollBack {
+        volume: name.parse().unwrap(),
+        snapshot: "s".parse().unwrap(),
+    };
+    let refusal = plugin.try_ask(&back("data")).unwrap_err();
+    assert!(refusal.contains("container `user` uses"), "{refusal}");
     engine.docker("rm -f user");
-    plugin.detached("data");
-    engine.docker("volume rm data clone");
+    plugin.ask(&back("data"));
+    plugin.ask(&back("rows"));
+    assert_eq!(engine.docker_with(RUN, READ), "one one");
+
+    engine.docker("volume rm data rows data-then rows-then");
     assert_eq!(engine.docker("volume ls -q"), "");
+    assert!(plugin.mounts().is_empty(), "{:?}", plugin.mounts());
+    // What is left is in the trash.
+    assert_eq!(plugin.on_backend().volumes.len(), 2);
 }

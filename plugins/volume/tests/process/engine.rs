@@ -7,6 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What there is in the image.
+const PROGRAMS: &[&str] = &["/bin/sh", "/bin/dd", "/bin/ls", "/bin/sleep", "/bin/sync"];
 
 /// `dockerd`. It ends when this is dropped.
 pub(crate) struct Dockerd {
@@ -43,7 +45,10 @@ impl Dockerd {
         &self.socket
     }
 
-    fn run(&mut self) {
+    /// Runs it until it answers.
+    pub(crate) fn run(&mut self) {
+        // One that was killed has left it.
+        drop(fs::remove_file(self.folder.join("docker.pid")));
         let path = |name: &str| self.folder.join(name);
         let log = fs::File::options()
             .create(true)
@@ -87,18 +92,20 @@ impl Dockerd {
         }
     }
 
-    /// The shell of this machine and the libraries that it needs.
+    /// The shell of this machine, some programs, and the libraries that they need.
     fn import(&self) {
         let root = self.folder.join("own");
-        let libraries = Command::new("ldd").arg("/bin/sh").output().unwrap();
-        let libraries = String::from_utf8(libraries.stdout).unwrap();
-        let paths = libraries
-            .split_whitespace()
-            .filter(|word| word.starts_with('/'));
-        for path in paths.chain(["/bin/sh"]) {
-            let to = root.join(path.trim_start_matches('/'));
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(path, to).unwrap();
+        for program in PROGRAMS {
+            let libraries = Command::new("ldd").arg(program).output().unwrap();
+            let libraries = String::from_utf8(libraries.stdout).unwrap();
+            let paths = libraries
+                .split_whitespace()
+                .filter(|word| word.starts_with('/'));
+            for path in paths.chain([*program]) {
+                let to = root.join(path.trim_start_matches('/'));
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(path, to).unwrap();
+            }
         }
         let archive = self.folder.join("own.tar");
         let mut tar = Command::new("tar");
@@ -156,14 +163,7 @@ impl Dockerd {
         String::from_utf8_lossy(&done.stderr).into_owned()
     }
 
-    /// Kills it, and starts it again.
-    pub(crate) fn restart(&mut self) {
-        self.kill();
-        drop(fs::remove_file(self.folder.join("docker.pid")));
-        self.run();
-    }
-
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
             drop(child.wait());

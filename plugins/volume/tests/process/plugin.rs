@@ -1,5 +1,6 @@
 //! The process, in a mount namespace of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use drover_control_api::Method;
+use drover_control_api::volume::VolumeStatus;
 use drover_http::control::call;
 use drover_http::{Client, Method as Verb};
 use nix::mount::{MsFlags, mount};
@@ -19,6 +21,15 @@ use tokio::runtime::Runtime;
 /// How long anything may take; a kernel in user mode is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What there is of volumes on the backend itself, by id.
+#[derive(Debug, Default)]
+pub(crate) struct OnBackend {
+    pub(crate) volumes: BTreeSet<String>,
+    pub(crate) snapshots: BTreeSet<String>,
+    /// What is neither.
+    pub(crate) others: Vec<String>,
+}
+
 /// The process and its files. It ends, and they go, when this is dropped.
 pub(crate) struct Plugin {
     folder: TempDir,
@@ -26,7 +37,6 @@ pub(crate) struct Plugin {
     child: Option<Child>,
     docker_host: String,
     plugins: PathBuf,
-    mounted: std::cell::RefCell<Vec<String>>,
 }
 
 /// A volume group in a file. It goes when this is dropped.
@@ -34,7 +44,7 @@ pub(crate) struct Group {
     device: String,
 }
 
-fn said(command: &mut Command) -> String {
+pub(crate) fn said(command: &mut Command) -> String {
     // Nobody else makes the nodes of devices there.
     if !Path::new("/run/udev/control").exists() {
         command.env("DM_DISABLE_UDEV", "1");
@@ -71,7 +81,6 @@ impl Plugin {
             // Its threads are begun in the namespace of this one.
             runtime: Runtime::new().unwrap(),
             child: None,
-            mounted: std::cell::RefCell::default(),
             folder,
         }
     }
@@ -89,6 +98,16 @@ impl Plugin {
         fs::create_dir_all(&self.plugins).unwrap();
     }
 
+    /// Lets it ask an engine that has no container.
+    pub(crate) fn has_engine_without_containers(&mut self) {
+        let socket = self.path("nobody.sock");
+        crate::nobody::serve(&socket);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -103,6 +122,33 @@ impl Plugin {
 
     /// Runs it until it answers.
     pub(crate) fn run(&mut self) {
+        self.spawn();
+        let began = Instant::now();
+        while self.engine_asks("VolumeDriver.List", &json!({})).is_err() {
+            assert!(began.elapsed() < PATIENCE, "no answer: {}", self.log());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs it, and waits until it says of itself that something is amiss.
+    pub(crate) fn run_amiss(&mut self, part: &str) {
+        self.spawn();
+        let began = Instant::now();
+        loop {
+            let client = Client::unix(self.socket());
+            let asked = self
+                .runtime
+                .block_on(call(&client, &VolumeStatus {}, PATIENCE));
+            let told = asked.map(|report| report.complaints.join("; "));
+            if told.as_ref().is_ok_and(|told| told.contains(part)) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{told:?}: {}", self.log());
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn spawn(&mut self) {
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -121,11 +167,6 @@ impl Plugin {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let began = Instant::now();
-        while self.engine_asks("VolumeDriver.List", &json!({})).is_err() {
-            assert!(began.elapsed() < PATIENCE, "no answer: {}", self.log());
-            sleep(Duration::from_millis(200));
-        }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -134,8 +175,9 @@ impl Plugin {
 
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+            // It may have been killed already, and whoever follows it may have been told first.
+            drop(child.kill());
+            drop(child.wait());
         }
     }
 
@@ -164,42 +206,113 @@ impl Plugin {
         answer.unwrap_or_else(|error| panic!("{error}: {}", self.log()))
     }
 
+    /// The same, or why it was refused.
+    pub(crate) fn try_ask<M: Method>(&self, request: &M) -> Result<(), String> {
+        let client = Client::unix(self.socket());
+        let answer = self.runtime.block_on(call(&client, request, PATIENCE));
+        answer.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn done<T>(&self, what: &str, outcome: Result<T, String>) -> T {
+        outcome.unwrap_or_else(|error| panic!("{what}: {error}: {}", self.log()))
+    }
+
+    pub(crate) fn try_create(&self, name: &str, options: &Value) -> Result<(), String> {
+        let asked = json!({"Name": name, "Opts": options});
+        self.engine_asks("VolumeDriver.Create", &asked).map(drop)
+    }
+
     pub(crate) fn create(&self, name: &str, options: &Value) {
-        let made = self.engine_asks(
-            "VolumeDriver.Create",
-            &json!({"Name": name, "Opts": options}),
-        );
-        made.unwrap_or_else(|error| panic!("{name}: {error}: {}", self.log()));
+        self.done(name, self.try_create(name, options));
     }
 
     pub(crate) fn refused(&self, name: &str, options: &Value) -> String {
-        self.engine_asks(
-            "VolumeDriver.Create",
-            &json!({"Name": name, "Opts": options}),
-        )
-        .unwrap_err()
+        self.try_create(name, options).unwrap_err()
+    }
+
+    /// What the engine is told of a volume; `None` when there is none.
+    pub(crate) fn find(&self, name: &str) -> Option<Value> {
+        let got = self.engine_asks("VolumeDriver.Get", &json!({"Name": name}));
+        got.ok().map(|got| got["Volume"].clone())
     }
 
     pub(crate) fn get(&self, name: &str) -> Value {
-        let got = self.engine_asks("VolumeDriver.Get", &json!({"Name": name}));
-        got.unwrap()["Volume"].clone()
+        self.done(name, self.find(name).ok_or("it is not there".to_owned()))
     }
 
-    pub(crate) fn mount(&self, name: &str) -> PathBuf {
-        let asked = json!({"Name": name, "ID": "test"});
-        let answer = self.engine_asks("VolumeDriver.Mount", &asked).unwrap();
-        self.mounted.borrow_mut().push(name.to_owned());
-        PathBuf::from(answer["Mountpoint"].as_str().unwrap())
+    pub(crate) fn try_mount(&self, name: &str, id: &str) -> Result<PathBuf, String> {
+        let answer = self.engine_asks("VolumeDriver.Mount", &json!({"Name": name, "ID": id}))?;
+        let at = answer["Mountpoint"].as_str();
+        Ok(PathBuf::from(at.unwrap_or_default()))
     }
 
-    pub(crate) fn unmount(&self, name: &str) {
-        let asked = json!({"Name": name, "ID": "test"});
-        self.engine_asks("VolumeDriver.Unmount", &asked).unwrap();
+    pub(crate) fn mount(&self, name: &str, id: &str) -> PathBuf {
+        self.done(name, self.try_mount(name, id))
+    }
+
+    /// The same, once that is possible again.
+    pub(crate) fn mounts_again(&self, name: &str) -> PathBuf {
+        let began = Instant::now();
+        loop {
+            match self.try_mount(name, "test") {
+                Ok(at) => return at,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}: {}", self.log()),
+            }
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    pub(crate) fn try_unmount(&self, name: &str, id: &str) -> Result<(), String> {
+        let asked = json!({"Name": name, "ID": id});
+        self.engine_asks("VolumeDriver.Unmount", &asked).map(drop)
+    }
+
+    pub(crate) fn unmount(&self, name: &str, id: &str) {
+        self.done(name, self.try_unmount(name, id));
+    }
+
+    pub(crate) fn try_remove(&self, name: &str) -> Result<(), String> {
+        let asked = json!({"Name": name});
+        self.engine_asks("VolumeDriver.Remove", &asked).map(drop)
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        self.engine_asks("VolumeDriver.Remove", &json!({"Name": name}))
-            .unwrap();
+        self.done(name, self.try_remove(name));
+    }
+
+    /// Where something of volumes is mounted, but for the pool itself.
+    pub(crate) fn mounts(&self) -> Vec<PathBuf> {
+        let folder = self.path("state/volumes");
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let places = places.map(PathBuf::from);
+        let ours = places.filter(|at| at.starts_with(&folder) && *at != folder.join("btrfs"));
+        ours.collect()
+    }
+
+    /// What there is on the backend: on btrfs files, in a thin pool what LVM lists.
+    pub(crate) fn on_backend(&self) -> OnBackend {
+        let folder = self.path("state/volumes/btrfs");
+        if !folder.exists() {
+            return in_pool(&self.path("state/volumes/thin.img"));
+        }
+        let names = |at: PathBuf| {
+            let entries = fs::read_dir(at).map(|all| all.flatten().collect::<Vec<_>>());
+            let names = entries.unwrap_or_default().into_iter();
+            let names = names.map(|it| it.file_name().to_string_lossy().into_owned());
+            names.collect::<Vec<_>>()
+        };
+        let mut found = OnBackend {
+            volumes: names(folder.join("volumes")).into_iter().collect(),
+            others: names(folder.join("staging")),
+            ..OnBackend::default()
+        };
+        for volume in names(folder.join("snapshots")) {
+            found
+                .snapshots
+                .extend(names(folder.join("snapshots").join(volume)));
+        }
+        found
     }
 
     /// Waits until a volume is attached nowhere.
@@ -239,6 +352,27 @@ impl Plugin {
     }
 }
 
+/// What LVM lists in the group of a loop file.
+fn in_pool(file: &Path) -> OnBackend {
+    let devices = said(
+        Command::new("losetup")
+            .args(["-n", "-O", "NAME", "-j"])
+            .arg(file),
+    );
+    let device = devices.lines().next().unwrap_or_default().to_owned();
+    let group = said(Command::new("pvs").args(["--noheadings", "-o", "vg_name", &device]));
+    let listed = said(Command::new("lvs").args(["--noheadings", "-o", "lv_name", &group]));
+    let mut found = OnBackend::default();
+    for name in listed.split_whitespace().filter(|name| *name != "drover") {
+        match name.split('_').collect::<Vec<_>>().as_slice() {
+            ["drover", "v", volume] => drop(found.volumes.insert((*volume).to_owned())),
+            ["drover", "s", _, snapshot] => drop(found.snapshots.insert((*snapshot).to_owned())),
+            _ => found.others.push(name.to_owned()),
+        }
+    }
+    found
+}
+
 impl Group {
     pub(crate) fn volumes(&self) -> String {
         said(Command::new("lvs").args(["--noheadings", "-o", "lv_name", "kept"]))
@@ -264,7 +398,7 @@ impl Drop for Plugin {
             eprintln!("{}", self.log());
         }
         self.kill();
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
         let ours = mounts.lines().filter_map(|line| line.split(' ').nth(1));
         let ours: Vec<_> = ours
             .filter(|at| Path::new(at).starts_with(self.folder.path()))

@@ -1,0 +1,22 @@
+//! The process `drover-vol`, asked as the engine and the command line ask it, by an engine, and killed. What is about thin pools needs
+//! device-mapper: `integration-tests/uml/run drover-vol/process thin::` where the kernel has none.
+#![cfg(test)]
+
+#[path = "process/databases.rs"]
+mod databases;
+#[path = "process/engine.rs"]
+mod engine;
+#[path = "process/filling.rs"]
+mod filling;
+#[path = "process/killed.rs"]
+mod killed;
+#[path = "process/nobody.rs"]
+mod nobody;
+#[path = "process/places.rs"]
+mod places;
+#[path = "process/plugin.rs"]
+mod plugin;
+#[path = "process/thin.rs"]
+mod thin;
+#[path = "process/tracer.rs"]
+mod tracer;
