@@ -136,6 +136,14 @@ impl Inventory {
         self.wanted.notify_one();
     }
 
+    /// Notes that something was removed by a call that is being answered; by an id that names it alone.
+    pub(crate) fn forget(&self, kind: Kind, id: &str) {
+        if let Some(entries) = self.known().entries.get_mut(&kind) {
+            entries.remove(id);
+        }
+        self.wanted.notify_one();
+    }
+
     /// Has everything looked at again soon.
     pub(crate) fn look_soon(&self) {
         self.wanted.notify_one();

@@ -111,6 +111,11 @@ impl Judge {
         if let Some(weighed) = weighed.as_ref().filter(|_| allow) {
             self.claim_volumes(principal, weighed);
         }
+        if let Some(volume) = read.as_ref().ok().and_then(made::removed_volume)
+            && allow
+        {
+            self.owners.begin_removal(Kind::Volume, volume);
+        }
         let line = line::line(principal, call, read.as_ref().ok(), weighed.as_ref());
         self.log.write(Line {
             decision: match (&fault, allow) {

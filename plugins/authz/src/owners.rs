@@ -39,6 +39,8 @@ struct State {
     record: Record,
     /// When this process has noted something.
     noted: HashMap<String, SystemTime>,
+    /// When a removal was allowed whose answer has not come.
+    removals: HashMap<String, SystemTime>,
     gone: VecDeque<(String, String)>,
     /// Whether there was no record on the disk, and the registry was not heard since.
     is_lost: bool,
@@ -126,20 +128,26 @@ impl Owners {
         self.write(state);
     }
 
-    /// Forgets what is gone.
-    pub(crate) fn forget(&self, kind: Kind, id: &str) {
-        self.forget_when(kind, id, |_| true);
+    /// Remembers that a removal was allowed. Until it is done the name is its owner's: nobody else can take what is still there.
+    pub(crate) fn begin_removal(&self, kind: Kind, id: &str) {
+        let removals = &mut self.state().removals;
+        removals.retain(|_, at| at.elapsed().is_ok_and(|since| since < MAKING));
+        removals.insert(key(kind, id), SystemTime::now());
+    }
+
+    /// Forgets what a removal has taken away that is answered now, if nobody has made it anew since it was allowed.
+    pub(crate) fn end_removal(&self, kind: Kind, id: &str) {
+        let begun = self.state().removals.remove(&key(kind, id));
+        if let Some(begun) = begun {
+            self.forget_gone(kind, id, begun);
+        }
     }
 
     /// Forgets what has gone at that time, if it was not made anew since.
     pub(crate) fn forget_gone(&self, kind: Kind, id: &str, at: SystemTime) {
-        self.forget_when(kind, id, |noted| noted.is_none_or(|noted| noted < at));
-    }
-
-    fn forget_when(&self, kind: Kind, id: &str, when: impl FnOnce(Option<SystemTime>) -> bool) {
         let key = key(kind, id);
         let mut state = self.state();
-        if !when(state.noted.get(&key).copied()) {
+        if state.noted.get(&key).is_some_and(|noted| *noted >= at) {
             return;
         }
         let Some(owner) = state.record.owners.remove(&key) else {
@@ -270,7 +278,7 @@ mod tests {
         assert_eq!(owners.of(Kind::Volume, "a").as_deref(), Some("bob"));
         assert_eq!(owners.of(Kind::Exec, "e").as_deref(), Some("ann"));
         assert_eq!(owners.of(Kind::Network, "a"), None);
-        owners.forget(Kind::Container, "a");
+        owners.forget_gone(Kind::Container, "a", SystemTime::now());
         assert_eq!(owners.of(Kind::Container, "a"), None);
         assert!(owners.of(Kind::Volume, "a").is_some());
         fs::write(&path, "{").unwrap();
@@ -306,6 +314,26 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_its_owners_until_its_removal_is_done_and_the_next_makers_then() {
+        let (_folder, owners) = owners();
+        let of = || owners.of(Kind::Volume, "data");
+        owners.claim(Kind::Volume, "data", "ann");
+        owners.begin_removal(Kind::Volume, "data");
+        assert_eq!(of().as_deref(), Some("ann"), "it is still there");
+        owners.end_removal(Kind::Volume, "data");
+        assert_eq!(of(), None);
+        // The answer to a removal comes behind the next one's claim.
+        owners.claim(Kind::Volume, "data", "ann");
+        owners.begin_removal(Kind::Volume, "data");
+        owners.note(Kind::Volume, "data", "bob");
+        owners.end_removal(Kind::Volume, "data");
+        assert_eq!(of().as_deref(), Some("bob"));
+        // Without an allowed removal nothing is forgotten.
+        owners.end_removal(Kind::Volume, "data");
+        assert_eq!(of().as_deref(), Some("bob"));
+    }
+
+    #[test]
     fn of_two_who_make_something_at_a_time_the_first_has_it() {
         let (_folder, owners) = owners();
         owners.claim(Kind::Volume, "data", "ann");
@@ -321,7 +349,7 @@ mod tests {
         owners.heard(&recorded, &[]);
         assert_eq!(owners.all(), recorded);
         let owners = Owners::load(folder.path().join("owners.json"));
-        owners.forget(Kind::Container, "a");
+        owners.forget_gone(Kind::Container, "a", SystemTime::now());
         // What the registry has not forgotten yet does not come back.
         owners.heard(&recorded, &copies);
         assert_eq!(owners.all(), copies);

@@ -1,9 +1,10 @@
 //! The socket: the engine's questions, and those of the command line.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::Simd;
+use base64::engine::general_purpose::PAD;
 use drover_authorization::Call;
 use drover_control_api::Method as _;
 use drover_control_api::plugin::{Identity, WhoAreYou};
@@ -18,6 +19,9 @@ use tracing::{info, warn};
 use crate::judge::Judge;
 use crate::role_socket::RoleSockets;
 use crate::{NAME, identity};
+
+/// A body of 50 kB is otherwise decoded as long as it is decided on.
+static BASE64: LazyLock<Simd> = LazyLock::new(|| Simd::standard(PAD));
 
 /// The service behind the socket.
 #[derive(Debug)]
@@ -75,6 +79,7 @@ impl Plugin {
     /// Nothing is denied here: the deed is done.
     async fn after(&self, body: &[u8]) -> AuthorizationAnswer {
         if let Ok(request) = decode(body)
+            && !matches!(request.request_method.as_str(), "GET" | "HEAD")
             && !self.is_ours(&request)
             && let Ok(principal) = identity::of(&request)
             && let Ok(body) = decode_body(request.request_body.as_deref())
@@ -82,7 +87,7 @@ impl Plugin {
         {
             let call = call(&request, &body);
             let status = request.response_status_code;
-            self.judge.note(&principal, &call, status, &answer).await;
+            self.judge.note(&principal, &call, status, &answer);
         }
         AuthorizationAnswer::allow()
     }
@@ -136,7 +141,7 @@ fn decode(body: &[u8]) -> Result<AuthorizationRequest, String> {
 }
 
 fn decode_body(text: Option<&str>) -> Result<Vec<u8>, base64::DecodeError> {
-    STANDARD.decode(text.unwrap_or_default())
+    BASE64.decode(text.unwrap_or_default())
 }
 
 fn answer(answer: &AuthorizationAnswer) -> Response {

@@ -6,7 +6,7 @@ use drover_authorization::{Call, Fact, Kind, Request};
 use drover_policy::Principal;
 
 use super::Judge;
-use crate::inventory::{Entry, Found};
+use crate::inventory::Entry;
 
 /// Operations whose answer names what was made.
 const MAKING: &[&str] = &[
@@ -15,32 +15,33 @@ const MAKING: &[&str] = &[
     "NetworkCreate",
     "VolumeCreate",
 ];
-/// Operations that remove what they name.
-const REMOVING: &[&str] = &["ContainerDelete", "NetworkDelete", "VolumeDelete"];
-/// Operations after which names may mean something else.
+/// The operation that frees a name which is somebody's.
+const VOLUME_DELETE: &str = "VolumeDelete";
+/// Operations after which names may mean something else. What they remove is forgotten by the engine's events, which name its id: by a
+/// name it may be another one's already.
 const CHANGING: &[&str] = &[
+    "ContainerDelete",
     "ContainerPrune",
     "ContainerRename",
+    "NetworkDelete",
     "NetworkPrune",
     "VolumePrune",
 ];
 
+/// The volume that a call removes.
+pub(super) fn removed_volume(request: &Request) -> Option<&str> {
+    let target = request.target()?;
+    (request.endpoint.operation == VOLUME_DELETE).then_some(target.id.as_str())
+}
+
 impl Judge {
     /// Whether the answer to an operation says what was made or removed: see [`Judge::note`].
     pub(crate) fn notes(operation: &str) -> bool {
-        MAKING.contains(&operation)
-            || REMOVING.contains(&operation)
-            || CHANGING.contains(&operation)
+        MAKING.contains(&operation) || CHANGING.contains(&operation) || operation == VOLUME_DELETE
     }
 
     /// Notes what an answered call has made or removed.
-    pub(crate) async fn note(
-        &self,
-        principal: &Principal,
-        call: &Call<'_>,
-        status: u16,
-        answer: &[u8],
-    ) {
+    pub(crate) fn note(&self, principal: &Principal, call: &Call<'_>, status: u16, answer: &[u8]) {
         if !(200..300).contains(&status) {
             return;
         }
@@ -50,15 +51,10 @@ impl Judge {
         let operation = request.endpoint.operation;
         if MAKING.contains(&operation) {
             self.note_made(principal, &request, answer);
-        } else if REMOVING.contains(&operation) {
-            let Some(target) = request.target() else {
-                return;
-            };
-            if let Found::Entry(entry) = self.inventory.find(target.kind, &target.id).await {
-                self.owners.forget(target.kind, &entry.id);
-            }
-            self.owners.forget(target.kind, &target.id);
-            self.inventory.look_soon();
+        } else if let Some(volume) = removed_volume(&request) {
+            // Its name is free with the answer: the engine's event comes a moment later.
+            self.owners.end_removal(Kind::Volume, volume);
+            self.inventory.forget(Kind::Volume, volume);
         } else if CHANGING.contains(&operation) {
             self.inventory.look_soon();
         }

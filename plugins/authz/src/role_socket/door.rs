@@ -251,7 +251,7 @@ impl Door {
             let text = collect(body).await?;
             let status = answer_head.status.as_u16();
             let call = read.call(head);
-            self.judge.note(&self.principal, &call, status, &text).await;
+            self.judge.note(&self.principal, &call, status, &text);
             return Ok(Response::from_parts(answer_head, answer::whole(text)));
         }
         // The connection lives as long as what comes by it is wanted.
