@@ -2,9 +2,10 @@
 #![cfg(test)]
 
 use drover_authorization::{Call, Facet, Request};
+use drover_testkit::spelling::{self, Choices};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Calls, the bodies of which say as much as possible.
 fn originals() -> Vec<(&'static str, &'static str, Value)> {
@@ -83,140 +84,6 @@ fn facets(method: &str, uri: &str, body: &str, content_type: &str) -> Result<Vec
         .map_err(|refusal| refusal.to_string())
 }
 
-/// A source of choices: each is one of the numbers that proptest gives, in turn.
-struct Choices {
-    numbers: Vec<u8>,
-    next: usize,
-}
-
-impl Choices {
-    fn of(&mut self, count: u8) -> u8 {
-        let number = self.numbers[self.next % self.numbers.len()];
-        self.next += 1;
-        number % count
-    }
-}
-
-/// Another spelling of a URI: encoded letters, a version or none, the absolute form.
-fn respell_uri(uri: &str, choices: &mut Choices) -> String {
-    let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let encode = |text: &str, choices: &mut Choices, slash: bool| {
-        let mut out = String::new();
-        for (place, letter) in text.chars().enumerate() {
-            let may = letter.is_ascii_alphanumeric() || (letter == '/' && slash && place > 0);
-            match choices.of(6) {
-                0 if may => out.push_str(&format!("%{:02x}", u32::from(letter))),
-                1 if may => out.push_str(&format!("%{:02X}", u32::from(letter))),
-                _ => out.push(letter),
-            }
-        }
-        out
-    };
-    let version = ["", "/v1.24", "/v1.41", "/v1.51", "/v1.55"][usize::from(choices.of(5))];
-    let mut out = encode(&format!("{version}{path}"), choices, true);
-    if !query.is_empty() {
-        let parts = query.split('&').map(|part| {
-            let (key, value) = part.split_once('=').unwrap();
-            format!(
-                "{}={}",
-                encode(key, choices, false),
-                encode(value, choices, true)
-            )
-        });
-        let mut parts: Vec<String> = parts.collect();
-        if choices.of(2) == 1 {
-            parts.reverse();
-        }
-        out = format!("{out}?{}", parts.join("&"));
-    }
-    match choices.of(4) {
-        0 => format!("http://elsewhere{out}"),
-        1 => format!("unix+Http://a:1{out}"),
-        _ => out,
-    }
-}
-
-/// Another spelling of a body: cases of names, order, nulls, escapes, spaces.
-fn respell(value: &Value, exact: bool, choices: &mut Choices) -> String {
-    match value {
-        Value::Object(map) => respell_object(map, exact, choices),
-        Value::Array(list) => {
-            let parts: Vec<String> = list
-                .iter()
-                .map(|each| respell(each, false, choices))
-                .collect();
-            format!(
-                "[{}{}]",
-                parts.join(" , "),
-                if choices.of(2) == 0 { " " } else { "" }
-            )
-        }
-        Value::String(text) => respell_text(text, choices),
-        other => other.to_string(),
-    }
-}
-
-/// Objects that are maps to the engine: their names are what they are.
-const MAPS: &[&str] = &[
-    "Labels",
-    "EndpointsConfig",
-    "PortBindings",
-    "Sysctls",
-    "DriverOpts",
-    "Options",
-];
-
-fn respell_object(map: &Map<String, Value>, exact: bool, choices: &mut Choices) -> String {
-    let mut members: Vec<String> = Vec::new();
-    for (key, value) in map {
-        let name = if exact {
-            key.clone()
-        } else {
-            recase(key, choices)
-        };
-        let inner = MAPS.contains(&key.as_str()) || key == "Option";
-        members.push(format!(
-            "{}: {}",
-            respell_text(&name, choices),
-            respell(value, inner, choices)
-        ));
-    }
-    if !exact {
-        // What is null is missing.
-        match choices.of(4) {
-            0 => members.push("\"Hostname\":null".to_owned()),
-            1 => members.push("\"never heard of\" : null".to_owned()),
-            _ => {}
-        }
-    }
-    format!("{{{}}}", members.join(",\n"))
-}
-
-fn recase(key: &str, choices: &mut Choices) -> String {
-    key.chars()
-        .map(|letter| match choices.of(6) {
-            0 => letter.to_ascii_lowercase(),
-            1 => letter.to_ascii_uppercase(),
-            2 if letter.eq_ignore_ascii_case(&'s') => 'ſ',
-            3 if letter.eq_ignore_ascii_case(&'k') => '\u{212a}',
-            _ => letter,
-        })
-        .collect()
-}
-
-fn respell_text(text: &str, choices: &mut Choices) -> String {
-    let mut out = String::from("\"");
-    for letter in text.chars() {
-        match choices.of(8) {
-            0 => out.push_str(&format!("\\u{:04x}", u32::from(letter))),
-            1 if letter == '/' => out.push_str("\\/"),
-            _ => out.push(letter),
-        }
-    }
-    out.push('"');
-    out
-}
-
 /// The facets in an order of their own: members of an object have none.
 fn sorted(facets: Vec<Facet>) -> Vec<String> {
     let mut texts: Vec<String> = facets
@@ -255,12 +122,12 @@ fn equivalent_spellings_ask_for_the_same() {
                 body.to_string()
             };
             let expected = facets(method, uri, &plain, "application/json").unwrap();
-            let mut choices = Choices { numbers, next: 0 };
-            let other_uri = respell_uri(uri, &mut choices);
+            let mut choices = Choices::new(numbers);
+            let other_uri = spelling::uri(uri, &mut choices);
             let other_body = if body.is_null() {
                 String::new()
             } else {
-                respell(body, false, &mut choices)
+                spelling::body(body, &mut choices)
             };
             let kind = [
                 "application/json",

@@ -5,6 +5,7 @@
 //! - [`Recording`]s are what was recorded; [`replay`] plays a recorded user action against plugins.
 //! - [`contract`] is what every pair of a network and an IPAM plugin must do, trap by trap.
 //! - [`capability`] tells what the machine can be tested with; [`shell`] runs command lines.
+//! - [`spelling`] writes a call of the Engine API in other ways that ask for the same.
 //!
 //! Blocking throughout: a test calls it from a thread of its own, and parallel calls are threads.
 
@@ -16,6 +17,7 @@ mod recording;
 pub mod replay;
 pub mod shell;
 mod socket;
+pub mod spelling;
 
 pub use engine::{
     Allocation, ENGINES, Endpoint, EngineVersion, FakeEngine, Joined, Network, NetworkSpec, Pool,
