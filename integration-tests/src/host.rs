@@ -75,7 +75,8 @@ impl Host {
     }
 
     /// The control group that its containers are in.
-    pub(crate) fn control_group(&self) -> String {
+    #[must_use]
+    pub fn control_group(&self) -> String {
         let run = self.state.parent().and_then(Path::file_name);
         let run = run.unwrap_or_default().to_string_lossy();
         format!("/drover-lab/{run}-{}", self.name)

@@ -230,6 +230,15 @@ impl Lab {
     /// # Errors
     /// Fails when it does not come back.
     pub fn reboot(&mut self, place: usize) -> Result<()> {
+        self.reboot_to_engine(place)?;
+        self.host(place)?.start_engine("")
+    }
+
+    /// Switches a host off and on again, and starts Drover; its engine is still to be started.
+    ///
+    /// # Errors
+    /// Fails when Drover does not come back.
+    pub fn reboot_to_engine(&mut self, place: usize) -> Result<()> {
         let host = self.hosts.get_mut(place).context("no such host")?;
         host.switch_off();
         host.switch_on(&self.underlay)?;
@@ -237,7 +246,7 @@ impl Lab {
         wait::until("Drover's sockets", wait::seconds(30), || {
             host.run("test -S /run/docker/plugins/drover-net.sock && test -S /run/docker/plugins/drover-ipam.sock")
         })?;
-        host.start_engine("")
+        Ok(())
     }
 
     /// Tells something that was measured, beside whether all is well.

@@ -3,14 +3,20 @@
 
 #[path = "scenarios/authorization.rs"]
 mod authorization;
+#[path = "scenarios/authorization_boot.rs"]
+mod authorization_boot;
 #[path = "scenarios/authorization_bypasses.rs"]
 mod authorization_bypasses;
+#[path = "scenarios/authorization_own_calls.rs"]
+mod authorization_own_calls;
 #[path = "scenarios/authorization_owners.rs"]
 mod authorization_owners;
+#[path = "scenarios/authorization_roles.rs"]
+mod authorization_roles;
 #[path = "scenarios/authorization_sockets.rs"]
 mod authorization_sockets;
-#[path = "scenarios/authorization_start.rs"]
-mod authorization_start;
+#[path = "scenarios/authorization_spellings.rs"]
+mod authorization_spellings;
 #[path = "scenarios/compose.rs"]
 mod compose;
 #[path = "scenarios/crashes.rs"]
@@ -97,7 +103,9 @@ fn main() -> ExitCode {
         every(authorization_bypasses::SCENARIOS),
         every(authorization_owners::SCENARIOS),
         every(authorization_sockets::SCENARIOS),
-        newest(authorization_start::SCENARIOS),
+        newest(authorization_boot::SCENARIOS),
+        newest(authorization_own_calls::SCENARIOS),
+        newest(authorization_roles::SCENARIOS),
         every(compose::SCENARIOS),
         every(ports::SCENARIOS),
         newest(volumes::SCENARIOS),

@@ -207,7 +207,7 @@ fn without_the_plugin(lab: &mut Lab) -> Result<()> {
     host.run(&format!("kill -STOP {pid}"))?;
     let said = host.attempt(&as_client(
         "alice",
-        "timeout 5 docker run -d --name evil-hung --privileged lab true",
+        "timeout 3 docker run -d --name evil-hung --privileged lab true",
     ))?;
     ensure!(said.code != Some(0), "{said:?}");
     host.run(&format!("kill -CONT {pid}"))?;
@@ -252,7 +252,7 @@ fn slow(host: &Host, pid: u32) -> Result<()> {
         ))
     };
     let said = asleep(
-        5,
+        3,
         &as_client(
             "alice",
             "docker run -d --name evil-slow --privileged lab true",
@@ -262,7 +262,7 @@ fn slow(host: &Host, pid: u32) -> Result<()> {
         said.code != Some(0) && said.stderr.contains("drover: "),
         "{said:?}"
     );
-    let said = asleep(5, &as_client("alice", "docker create --name late lab true"))?;
+    let said = asleep(3, &as_client("alice", "docker create --name late lab true"))?;
     ensure!(said.code == Some(0), "{said:?}");
     let late = containers(host, "late")?;
     ensure!(late == ["late"], "made once: {late:?}");

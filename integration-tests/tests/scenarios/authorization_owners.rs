@@ -25,18 +25,17 @@ fn by(name: &str, command: &str) -> String {
 }
 
 fn owners(lab: &mut Lab) -> Result<()> {
-    lab.form_cluster()?;
-    for host in &mut lab.hosts {
-        host.run(
-            "drover authz socket --role developer --user ann /run/drover-sockets/ann/docker.sock",
-        )?;
-        host.run(
-            "drover authz socket --role developer --user bob /run/drover-sockets/bob/docker.sock",
-        )?;
+    // It runs where there is a policy folder, from the start.
+    for host in &lab.hosts {
+        for name in ["ann", "bob"] {
+            host.run(&format!(
+                "drover authz socket --role developer --user {name} /run/drover-sockets/{name}/docker.sock"
+            ))?;
+        }
         host.write("/etc/drover/policy/site.cedar", RULE)?;
-        // It runs where there is a policy folder.
-        host.drover_down()?;
-        host.drover_up("")?;
+    }
+    lab.form_cluster()?;
+    for host in &lab.hosts {
         for name in ["ann", "bob"] {
             wait::until("a role's socket", wait::seconds(20), || {
                 host.run(&by(name, "docker version"))
@@ -177,7 +176,7 @@ fn names_come_again(host: &Host) -> Result<()> {
         "ann",
         "docker volume create again && docker volume rm again",
     ))?;
-    // The engine's event of the removal frees it, a moment later.
+    // It is free when the removal is answered, unless a list of the engine's from before comes in behind: then a moment later.
     wait::until("a name that ann has freed", wait::seconds(10), || {
         host.run(&by(
             "bob",

@@ -72,7 +72,7 @@ fn sockets(lab: &mut Lab) -> Result<()> {
     bypasses(host, "with")?;
     faults(host)?;
     // The same without the plugin in the engine: the socket alone decides.
-    host.stop_engine("TERM")?;
+    stop_with_containers(host)?;
     host.start_engine("")?;
     host.run("docker start secret web his")?;
     host.run(&by("ann", "docker start anns"))?;
@@ -402,7 +402,7 @@ fn faults(host: &mut Host) -> Result<()> {
     denies(host)?;
     host.run("rm /etc/drover/policy/site.cedar")?;
     // The engine is gone, and comes back.
-    host.stop_engine("TERM")?;
+    stop_with_containers(host)?;
     let said = host.refused(&by("ann", "docker volume ls"))?;
     ensure!(said.contains("the engine does not answer"), "{said}");
     // As after a reboot: the folder of the sockets is gone.
@@ -415,6 +415,12 @@ fn faults(host: &mut Host) -> Result<()> {
     works(host)?;
     files(host)?;
     denies(host)
+}
+
+/// Stops the engine; it would wait for containers that end by no signal but one.
+fn stop_with_containers(host: &Host) -> Result<()> {
+    host.run("docker kill $(docker ps -q)")?;
+    host.stop_engine("TERM")
 }
 
 /// A socket that is not wanted any more takes its connections with it.
