@@ -1,6 +1,6 @@
 //! Networks keep to themselves, and nobody speaks with an address that is not its own.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::records::Records;
@@ -44,6 +44,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         setup: Setup::Cluster,
         needs: &[],
         run: claimed_block,
+    },
+    Scenario {
+        name: "block_that_was_deleted_from_the_store_stays_its_hosts",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: deleted_block,
     },
 ];
 
@@ -304,32 +310,97 @@ fn claimed_block(lab: &mut Lab) -> Result<()> {
     let (one, two) = lab.pair()?;
     let records = Records::of(one);
     let first: Value = serde_json::from_str(&records.get(&format!("hosts/{}", one.name))?)?;
-    let owned = |record: &Value| record["owner"].as_str() == Some(two.name.as_str());
-    let mut found = None;
-    for key in records.keys("blocks/")? {
-        let record: Value = serde_json::from_str(&records.get(&key)?)?;
-        if owned(&record) {
-            found = Some((key, record));
-        }
-    }
-    let (key, mut claimed) = found.context("no block of the second host")?;
+    let (key, mut claimed) = block_of(&records, two)?;
     claimed["owner"] = one.name.as_str().into();
     claimed["owner_member"] = first["member"].clone();
     records.put(&key, &claimed.to_string())?;
-    wait::until("the block is its owner's again", wait::seconds(5), || {
-        let record: Value = serde_json::from_str(&records.get(&key)?)?;
-        ensure!(owned(&record), "it is another's: {record}");
+    is_put_back(&records, &key, two)?;
+    let word = format!("of host `{}` is claimed by host `{}`", two.name, one.name);
+    nothing_else_has_noticed((one, two), &word)?;
+    one.end_flow(&flow)?.at_most(0)
+}
+
+/// Somebody deletes the record of the second host's block: while that host runs, and while it is off.
+fn deleted_block(lab: &mut Lab) -> Result<()> {
+    let (_, bob) = lab.two_sleepers("app")?;
+    let (one, _) = lab.pair_mut()?;
+    one.reaches("ann", &bob, 5)?;
+    let flow = one.flow("ann", &bob)?;
+    let (one, two) = lab.pair()?;
+    let records = Records::of(one);
+    let (key, _) = block_of(&records, two)?;
+    let word = format!("of host `{}` was deleted", two.name);
+    records.delete(&key)?;
+    is_put_back(&records, &key, two)?;
+    nothing_else_has_noticed((one, two), &word)?;
+    let (_, two) = lab.pair_mut()?;
+    two.drover_down()?;
+    let (one, two) = lab.pair()?;
+    let records = Records::of(one);
+    records.delete(&key)?;
+    is_put_back(&records, &key, two)?;
+    one.end_flow(&flow)?.at_most(0)?;
+    let (one, two) = lab.pair_mut()?;
+    two.drover_up("")?;
+    one.reaches("ann", &bob, 5)?;
+    // A block that its host gives back, or that goes with its network, stays deleted, and nothing is said of it.
+    let before = refusals(one)?;
+    two.run("docker rm -f bob eve")?;
+    one.run("docker rm -f ann; docker network rm app")?;
+    let (one, _) = lab.pair()?;
+    wait::until("no block", wait::seconds(20), || {
+        let left = Records::of(one).keys("blocks/")?;
+        ensure!(left.is_empty(), "there are {left:?}");
         Ok(())
     })?;
+    let after = refusals(one)?;
+    ensure!(after == before, "{after} refusals after {before}");
+    Ok(())
+}
+
+/// How often a host has not believed what was written over blocks.
+fn refusals(host: &Host) -> Result<u64> {
+    let said = host.attempt("drover doctor")?.stdout;
+    let (_, count) = said
+        .split_once("blocks have been refused ")
+        .with_context(|| format!("doctor says: {said}"))?;
+    let count = count.split(' ').next().context("no count")?;
+    Ok(count.parse()?)
+}
+
+/// A block that a host owns: its key, and its record.
+fn block_of(records: &Records<'_>, host: &Host) -> Result<(String, Value)> {
+    for key in records.keys("blocks/")? {
+        let record: Value = serde_json::from_str(&records.get(&key)?)?;
+        if record["owner"].as_str() == Some(host.name.as_str()) {
+            return Ok((key, record));
+        }
+    }
+    bail!("no block of {}", host.name)
+}
+
+fn is_put_back(records: &Records<'_>, key: &str, owner: &Host) -> Result<()> {
+    let limit = wait::seconds(6);
+    let put_back = wait::until("the block is its owner's again", limit, || {
+        let record = records.get(key)?;
+        ensure!(!record.is_empty(), "there is no record");
+        let record: Value = serde_json::from_str(&record)?;
+        let owned = record["owner"].as_str() == Some(owner.name.as_str());
+        ensure!(owned, "it is another's: {record}");
+        Ok(())
+    });
+    put_back.map(drop)
+}
+
+/// Both hosts tell what was refused, and the second, whose block it was about, goes on giving addresses.
+fn nothing_else_has_noticed((one, two): (&Host, &Host), word: &str) -> Result<()> {
     for host in [one, two] {
         let said = host.attempt("drover doctor")?.stdout;
-        let word = format!("of host `{}` is claimed by host `{}`", two.name, one.name);
-        ensure!(said.contains(&word), "doctor of {} says: {said}", host.name);
+        ensure!(said.contains(word), "doctor of {} says: {said}", host.name);
     }
-    // Nothing else has noticed, and its owner goes on giving addresses.
     two.sleeper("eve", "--network app")?;
     one.reaches("ann", &two.address_of("eve", "app")?, 2)?;
     let told = two.run("drover ipam --json")?;
     ensure!(!told.contains("no longer owns"), "{told}");
-    one.end_flow(&flow)?.at_most(0)
+    Ok(())
 }

@@ -53,18 +53,14 @@ pub async fn release_pool(context: &Context, request: ReleasePool) -> Result<Emp
 }
 
 /// See [`Pools`](drover_control_api::coordinator::Pools): what the store has now, so that who has just claimed something finds it
-/// there, but for claims of blocks that are not believed. While the store does not answer, what was last heard of it.
+/// there, but for changes of blocks that are not believed. While the store does not answer, what was last heard of it.
 pub async fn table(context: &Context) -> PoolTable {
     let registrar = Registrar::of(context);
     match tokio::time::timeout(READING, registrar.table()).await {
         Ok(Ok(mut table)) => {
             let snapshot = context.cluster.borrow();
             for takeover in snapshot.takeovers().standing.values() {
-                let mut blocks = table.blocks.iter_mut();
-                let record = blocks.find(|it| it.block == takeover.believed.block);
-                if let Some(record) = record.filter(|it| it.owner != takeover.believed.owner) {
-                    record.clone_from(&takeover.believed);
-                }
+                takeover.correct(&mut table.blocks);
             }
             table
         }
@@ -118,8 +114,8 @@ pub async fn release_address(context: &Context, request: ReleaseAddress) -> Resu
     bounded(Registrar::of(context).release_address(request.pool, request.address)).await
 }
 
-/// Answers other hosts that claim addresses of this host's blocks, puts its blocks back where others have written over
-/// them, and removes pools that nothing has, until the shutdown.
+/// Answers other hosts that claim addresses of this host's blocks, puts blocks back where somebody has written over
+/// them or deleted them, and removes pools that nothing has, until the shutdown.
 pub async fn serve(context: Arc<Context>, shutdown: watch::Receiver<bool>) {
     tokio::join!(
         grant::serve(context.clone(), shutdown.clone()),

@@ -16,7 +16,7 @@ use drover_store::{Change, Entry, Listing, Store, WatchError};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-pub use takeover::{Takeover, Takeovers};
+pub use takeover::{Found, Takeover, Takeovers};
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -85,7 +85,7 @@ impl Snapshot {
         self.networks_revision
     }
 
-    /// Which claims of blocks are not believed.
+    /// Which changes of blocks are not believed.
     #[must_use]
     pub fn takeovers(&self) -> &Takeovers {
         &self.takeovers
@@ -155,13 +155,17 @@ impl Snapshot {
                     }
                 }
                 None => {
-                    entries.remove(&key);
-                    takeovers.standing.remove(&key);
+                    if takeovers.believe_deleted(entries, &key) {
+                        entries.remove(&key);
+                    }
                 }
             }
         }
-        for claim in takeovers.freed(entries) {
-            entries.insert(claim.key.clone(), claim);
+        for Takeover { key, found, .. } in takeovers.freed(entries) {
+            match found {
+                Found::Claim { entry, .. } => entries.insert(key, entry),
+                Found::Nothing => entries.remove(&key),
+            };
         }
     }
 }

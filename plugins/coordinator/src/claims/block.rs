@@ -1,10 +1,11 @@
 //! Claims of blocks.
 
-use drover_allocation::block;
+use drover_allocation::block::{self, Change};
 use drover_control_api::coordinator::ClaimedBlock;
+use drover_control_api::record::BlockRecord;
 use drover_control_api::{Empty, Failure};
 use drover_model::{Block, Pool};
-use drover_store::Transaction;
+use drover_store::{Outcome, Transaction};
 
 use super::failure::ClaimFailure;
 use super::registrar::{ATTEMPTS, Registrar, Result, block_key, pool_key, unchanged};
@@ -61,11 +62,35 @@ impl Registrar {
             let Some((record, revision)) = read else {
                 return Ok(Empty {});
             };
-            let change = block::release(&record, &self.member);
-            if self.change(&record, revision, change).await? {
-                return Ok(Empty {});
+            match block::release(&record, &self.member) {
+                Change::Delete => {
+                    if self.delete_block(&record, revision).await? {
+                        return Ok(Empty {});
+                    }
+                }
+                change => {
+                    if self.change(&record, revision, change).await? {
+                        return Ok(Empty {});
+                    }
+                }
             }
         }
         Err(ClaimFailure::Contended(block_key(pool, block)))
+    }
+
+    /// Writes that a block is nobody's, and then deletes its record: that of a block with an owner is not believed to be deleted
+    /// ([`crate::mirror::Takeovers`]). `false` when it changed meanwhile.
+    async fn delete_block(&self, record: &BlockRecord, revision: u64) -> Result<bool> {
+        let key = block_key(record.pool, record.block);
+        let free = Transaction::new()
+            .if_unchanged(&key, revision)
+            .put_record(&key, &block::empty(record.pool, record.block))?;
+        let Outcome::Committed { revision } = self.store.commit(free).await? else {
+            return Ok(false);
+        };
+        let delete = Transaction::new().if_unchanged(&key, revision).delete(key);
+        // A conflict says that somebody has claimed it already, which is as well.
+        let _outcome = self.store.commit(delete).await?;
+        Ok(true)
     }
 }

@@ -1,36 +1,42 @@
-//! Puts this host's blocks back into the store where somebody has written another owner over them
+//! Puts records of blocks back into the store where somebody has written another owner over them, or has deleted them
 //! ([`crate::mirror::Takeover`]).
+//!
+//! A block's owner does so at once. What was deleted, any other host puts back as well, if the owner has not done so after a
+//! while: it may be off, and its block would be claimed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use drover_control_api::record::UnixSeconds;
 use drover_store::Transaction;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::registrar::{Registrar, Result};
-use crate::context::Context;
-use crate::mirror::{Snapshot, Takeover};
+use super::registrar::{Registrar, Result, pool_key};
+use crate::context::{Context, now};
+use crate::mirror::{Found, Snapshot, Takeover};
 
 /// How long to rest after each time: whoever overwrites blocks may do so for ever.
 const REST: Duration = Duration::from_secs(1);
+/// How long the owner of a block has to put back what was deleted, in seconds.
+const OWNERS: u64 = 3;
 
 /// Watches until the shutdown.
 pub(super) async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
     let registrar = Registrar::of(&context);
     let mut cluster = context.cluster.clone();
-    let has_mine = |snapshot: &Snapshot| registrar.taken(snapshot).next().is_some();
+    let stands = |snapshot: &Snapshot| !snapshot.takeovers().standing.is_empty();
     let work = async {
-        while let Ok(snapshot) = cluster.wait_for(has_mine).await.map(|it| it.clone()) {
-            for takeover in registrar.taken(&snapshot) {
+        while let Ok(snapshot) = cluster.wait_for(stands).await.map(|it| it.clone()) {
+            for takeover in registrar.to_put_back(&snapshot, now()) {
                 let block = takeover.believed.block;
                 if context.is_fenced() {
                     continue;
                 }
                 match registrar.put_back(takeover).await {
-                    Ok(true) => info!(%block, "this host has put its block back into the store"),
+                    Ok(true) => info!(%block, "the record of a block is put back into the store"),
                     Ok(false) => {}
-                    Err(error) => warn!(%block, %error, "a block of this host cannot be put back"),
+                    Err(error) => warn!(%block, %error, "the record of a block cannot be put back"),
                 }
             }
             tokio::time::sleep(REST).await;
@@ -43,18 +49,29 @@ pub(super) async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<b
 }
 
 impl Registrar {
-    /// The blocks of this host that somebody claims.
-    fn taken<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Takeover> {
+    /// What this host is to put back.
+    pub(super) fn to_put_back<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        now: UnixSeconds,
+    ) -> impl Iterator<Item = &'a Takeover> {
         let standing = snapshot.takeovers().standing.values();
-        standing.filter(|takeover| takeover.owner == self.member)
+        standing.filter(move |it| {
+            let left = it.found == Found::Nothing && now >= it.at.saturating_add(OWNERS);
+            it.owner == self.member || left
+        })
     }
 
-    /// Writes the record that is believed over a claim; `false` when that is not there any more.
+    /// Writes the record that is believed where something else was found; `false` when that is not so any more.
     pub(super) async fn put_back(&self, takeover: &Takeover) -> Result<bool> {
-        let (key, revision) = (&takeover.claim.key, takeover.claim.revision);
-        let transaction = Transaction::new()
-            .if_unchanged(key, revision)
-            .put_record(key, &takeover.believed)?;
+        let key = &takeover.key;
+        let transaction = match &takeover.found {
+            Found::Claim { entry, .. } => Transaction::new().if_unchanged(key, entry.revision),
+            Found::Nothing => Transaction::new()
+                .if_absent(key)
+                .if_present(pool_key(takeover.believed.pool)),
+        };
+        let transaction = transaction.put_record(key, &takeover.believed)?;
         Ok(self.store.commit(transaction).await?.is_committed())
     }
 }

@@ -9,14 +9,15 @@ use drover_allocation::block::Member;
 use drover_control_api::FailureKind;
 use drover_control_api::coordinator::{ClaimPool, PoolTable, ReserveAddress};
 use drover_control_api::record::{
-    AliveRecord, CopyRecord, HostRecord, NetworkRecord, NetworkState, PoolRecord, Subnet,
+    AliveRecord, BlockRecord, CopyRecord, HostRecord, NetworkRecord, NetworkState, PoolRecord,
+    Subnet,
 };
 use drover_daemon::PoolSettings;
 use drover_model::{Encryption, Family, HostIndex, LogicalNetworkId, Mtu, Pool};
 use drover_store::{Store, Transaction};
 
-use super::registrar::{Registrar, pool_key};
-use crate::mirror::Takeover;
+use super::registrar::{Registrar, block_key, pool_key};
+use crate::mirror::{Found, Takeover};
 
 const NETWORK: &str = "0123456789abcdef";
 
@@ -542,27 +543,71 @@ async fn an_owner_that_is_away_or_silent_is_named() {
     );
 }
 
+/// What a host finds in the store in the place of a block of another one.
+fn takeover(found: Found, (owner, believed): (&Registrar, &BlockRecord)) -> Takeover {
+    Takeover {
+        key: block_key(believed.pool, believed.block),
+        found,
+        believed: believed.clone(),
+        owner: owner.member.clone(),
+        at: 0,
+    }
+}
+
 #[tokio::test]
 async fn a_block_is_put_back_over_a_claim_and_over_nothing_else() {
     let cluster = Cluster::new(&[("a", &[]), ("b", &[])]).await;
     let (a, b) = (cluster.registrar("a"), cluster.registrar("b"));
     let pool = a.claim_pool(&explicit("10.90.0.0/16")).await.unwrap().pool;
     let believed = a.claim_block(pool).await.unwrap().block;
-    let key = format!("blocks/{}/{}", pool.key(), believed.block.key());
+    let key = block_key(pool, believed.block);
     let mut claimed = believed.clone();
     claimed.owner = Some(b.member.host.clone());
     claimed.owner_member = Some(b.member.id.clone());
     cluster.put(&key, &claimed).await;
     let listing = cluster.store.list(&key).await.unwrap();
-    let takeover = Takeover {
-        claim: Arc::new(listing.entries[0].clone()),
-        believed: believed.clone(),
-        owner: a.member.clone(),
+    let found = Found::Claim {
+        entry: Arc::new(listing.entries[0].clone()),
         claimant: b.member.host.clone(),
-        at: 0,
     };
+    let takeover = takeover(found, (&a, &believed));
     assert!(a.put_back(&takeover).await.unwrap());
     let (now, _) = a.block(pool, believed.block).await.unwrap().unwrap();
     assert_eq!(now, believed);
     assert!(!a.put_back(&takeover).await.unwrap(), "the claim is gone");
+}
+
+#[tokio::test]
+async fn a_block_that_was_deleted_is_put_back_unless_it_is_there_or_its_pool_is_not() {
+    let cluster = Cluster::new(&[("a", &[]), ("b", &[])]).await;
+    let (a, b) = (cluster.registrar("a"), cluster.registrar("b"));
+    let pool = a.claim_pool(&explicit("10.90.0.0/16")).await.unwrap().pool;
+    let believed = a.claim_block(pool).await.unwrap().block;
+    let takeover = takeover(Found::Nothing, (&a, &believed));
+    assert!(!a.put_back(&takeover).await.unwrap(), "it is there");
+    cluster.delete(&takeover.key).await;
+    // The owner may be off: another host does it.
+    assert!(b.put_back(&takeover).await.unwrap());
+    let (now, _) = a.block(pool, believed.block).await.unwrap().unwrap();
+    assert_eq!(now, believed);
+    cluster.delete(&takeover.key).await;
+    cluster.delete(&pool_key(pool)).await;
+    assert!(!a.put_back(&takeover).await.unwrap(), "its pool is gone");
+}
+
+#[tokio::test]
+async fn a_block_that_is_given_back_is_nobodys_before_its_record_is_deleted() {
+    let cluster = Cluster::new(&[("a", &[])]).await;
+    let a = cluster.registrar("a");
+    let pool = a.claim_pool(&explicit("10.90.0.0/16")).await.unwrap().pool;
+    let block = a.claim_block(pool).await.unwrap().block.block;
+    let key = block_key(pool, block);
+    let from = cluster.store.list(&key).await.unwrap().revision + 1;
+    let mut watch = cluster.store.watch(&key, from).await.unwrap();
+    a.release_block(pool, block).await.unwrap();
+    let free = watch.next().await.unwrap().value.unwrap();
+    let free: BlockRecord = serde_json::from_slice(&free).unwrap();
+    assert_eq!((free.owner, free.owner_member), (None, None));
+    assert_eq!(watch.next().await.unwrap().value, None);
+    a.release_block(pool, block).await.unwrap();
 }

@@ -1,12 +1,14 @@
 //! Which changes of the store the copy takes over.
 
 use drover_control_api::coordinator::Severity;
-use drover_control_api::record::{BlockRecord, HostRecord};
+use drover_control_api::record::{BlockRecord, HostRecord, NetworkRecord, PoolRecord};
 use drover_store::{Change, Entry};
 
-use super::Snapshot;
+use super::{Found, Snapshot};
 
 const KEY: &str = "blocks/10.42.0.0_16/10.42.1.0_24";
+const POOL: &str = "pools/10.42.0.0_16";
+const NETWORK: &str = "networks/0123456789abcdef";
 
 fn host(name: &str) -> Vec<u8> {
     let record = format!(
@@ -26,7 +28,26 @@ fn block(owner: Option<&str>) -> Vec<u8> {
     record.to_string().into()
 }
 
-/// Two members, of which `a` owns the block.
+fn pool() -> Vec<u8> {
+    let record = serde_json::json!({
+        "version": 1, "pool": "10.42.0.0/16", "sub_pool": null, "block_prefix": 24, "reserved": [], "claimed_by": "a",
+        "claimed_at": 0, "network": "0123456789abcdef",
+    });
+    serde_json::from_value::<PoolRecord>(record.clone()).unwrap();
+    record.to_string().into()
+}
+
+fn network(state: &str) -> Vec<u8> {
+    let record = serde_json::json!({
+        "version": 1, "id": "0123456789abcdef", "name": "app", "subnets": [], "labels": {}, "options": {},
+        "internal": false, "attachable": false, "ipv6": false, "encryption": "off", "created_by": "a", "created_at": 0,
+        "state": {"is": state},
+    });
+    serde_json::from_value::<NetworkRecord>(record.clone()).unwrap();
+    record.to_string().into()
+}
+
+/// Two members, of which `a` owns the block of a network.
 fn snapshot() -> Snapshot {
     let entry = |key: &str, value| Entry {
         key: key.to_owned(),
@@ -36,6 +57,8 @@ fn snapshot() -> Snapshot {
     Snapshot::of(vec![
         entry("hosts/a", host("a")),
         entry("hosts/b", host("b")),
+        entry(POOL, pool()),
+        entry(NETWORK, network("active")),
         entry(KEY, block(Some("a"))),
     ])
 }
@@ -60,8 +83,10 @@ fn a_block_is_not_taken_from_a_member() {
     assert_eq!(owner(&snapshot).as_deref(), Some("a"));
     assert_eq!(snapshot.revision(KEY), 1);
     let standing = &snapshot.takeovers().standing[KEY];
-    assert_eq!(standing.claimant.as_str(), "b");
-    assert_eq!(standing.claim.revision, 2);
+    let Found::Claim { entry, claimant } = &standing.found else {
+        panic!("{standing:?}");
+    };
+    assert_eq!((claimant.as_str(), entry.revision), ("b", 2));
     let found = snapshot.takeovers().findings(standing.at);
     assert_eq!(found[0].severity, Severity::Error);
     let seen = standing.at;
@@ -77,13 +102,55 @@ fn a_block_is_not_taken_from_a_member() {
 }
 
 #[test]
-fn a_block_that_its_owner_gave_back_is_another_hosts() {
-    for back in [None, Some(block(None))] {
+fn a_record_of_a_block_with_an_owner_is_not_deleted() {
+    let mut snapshot = snapshot();
+    snapshot.apply(vec![change(2, KEY, None)]);
+    assert_eq!(owner(&snapshot).as_deref(), Some("a"));
+    let standing = snapshot.takeovers().standing[KEY].clone();
+    assert_eq!(standing.found, Found::Nothing);
+    let found = snapshot.takeovers().findings(standing.at);
+    assert!(
+        found[0].problem.contains("of host `a` was deleted"),
+        "{found:?}"
+    );
+    // Whoever asks the store meanwhile gets what is believed.
+    let mut read = Vec::new();
+    standing.correct(&mut read);
+    assert_eq!(read, std::slice::from_ref(&standing.believed));
+    // Who claims it then takes it from its owner.
+    snapshot.apply(vec![change(3, KEY, Some(block(Some("b"))))]);
+    assert_eq!(owner(&snapshot).as_deref(), Some("a"));
+    snapshot.apply(vec![change(4, KEY, Some(block(Some("a"))))]);
+    assert!(snapshot.takeovers().standing.is_empty());
+    assert_eq!(snapshot.takeovers().count, 2);
+}
+
+#[test]
+fn blocks_go_with_their_network() {
+    let removing = change(2, NETWORK, Some(network("removing")));
+    let gone = change(2, POOL, None);
+    for first in [removing, gone] {
         let mut snapshot = snapshot();
-        snapshot.apply(vec![
-            change(2, KEY, back),
-            change(3, KEY, Some(block(Some("b")))),
-        ]);
+        snapshot.apply(vec![first, change(3, KEY, None)]);
+        assert!(snapshot.entry(KEY).is_none());
+        assert_eq!(snapshot.takeovers().count, 0);
+    }
+    // Somebody has deleted the block already: it is believed until its pool is gone.
+    let mut snapshot = snapshot();
+    snapshot.apply(vec![change(2, KEY, None)]);
+    assert!(snapshot.entry(KEY).is_some());
+    snapshot.apply(vec![change(3, POOL, None)]);
+    assert!(snapshot.entry(KEY).is_none());
+    assert!(snapshot.takeovers().standing.is_empty());
+}
+
+#[test]
+fn a_block_that_its_owner_gave_back_is_another_hosts() {
+    let free = change(2, KEY, Some(block(None)));
+    for back in [vec![free.clone()], vec![free, change(3, KEY, None)]] {
+        let mut snapshot = snapshot();
+        snapshot.apply(back);
+        snapshot.apply(vec![change(4, KEY, Some(block(Some("b"))))]);
         assert_eq!(owner(&snapshot).as_deref(), Some("b"));
         assert_eq!(snapshot.takeovers().count, 0);
     }
