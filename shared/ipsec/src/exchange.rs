@@ -248,9 +248,10 @@ impl Exchange {
         }
     }
 
-    /// The candidate, once it is time to ask a peer by it: at once if there is nothing else to send by or the peer is
-    /// silent, and otherwise when it has had the time to make it too. Both hosts ask, and what comes by it
-    /// tells as much as an answer: a peer that has lost the other epochs does not wait for this host.
+    /// The candidate, when it is time to ask a peer by it: at once if there is nothing else to send by or the peer is
+    /// silent, and otherwise when it has had the time to make it too, and then less and less often: a peer that is cut off from
+    /// the store cannot make it, drops what comes by it, and counts that. Both hosts ask, and what comes by it
+    /// tells as much as an answer: a peer that has lost the other epochs, or can make this one at last, does not wait for this host.
     #[must_use]
     pub fn asks_by(&self, peer: &HostName, now: Moment) -> Option<Epoch> {
         let pair = self.pairs.get(peer)?;
@@ -266,8 +267,10 @@ impl Exchange {
         let mut own = own.filter(|own| Some(own.number) == candidate.generation);
         let published = own.next().and_then(|own| own.published);
         let began = published.map_or(candidate.since, |published| published.max(candidate.since));
-        let waits = serves && is_there && now.since(began) < within;
-        (!waits).then_some(candidate.epoch)
+        // Each time for as long as it was waited for at first, after twice the time.
+        let times = now.since(began).as_millis() / within.as_millis().max(1);
+        let asks = !(serves && is_there) || times.is_power_of_two();
+        asks.then_some(candidate.epoch)
     }
 
     /// Wants a new generation, as one that has to do with what the exchange does not know: a peer that has moved.
