@@ -169,6 +169,7 @@ impl PeersView {
                 vec![
                     host.to_string(),
                     path.transport.clone(),
+                    path.cipher.clone(),
                     endpoint(path),
                     or_dash(path.epoch.as_ref()),
                     or_dash(seconds(path.epoch_age)),
@@ -190,6 +191,7 @@ impl PeersView {
         let headers = [
             "HOST",
             "TRANSPORT",
+            "CIPHER",
             "ENDPOINT",
             "EPOCH",
             "AGE",
@@ -203,14 +205,14 @@ impl PeersView {
             "FORGED",
             "ANSWERED",
         ];
-        table(&headers, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13], rows)
+        table(&headers, &[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], rows)
     }
 
     /// What is wrong with them.
     fn complaints(&self) -> Vec<String> {
         let reasons = self.peers.iter().filter_map(|peer| {
             let reason = peer.encryption.as_ref()?.degraded.as_ref()?;
-            Some(format!("{}: {reason}", peer.host))
+            Some(format!("{} is degraded: {reason}", peer.host))
         });
         reasons.collect()
     }
