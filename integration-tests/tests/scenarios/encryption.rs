@@ -6,10 +6,11 @@ use integration_tests::drover::{CREATE_ENCRYPTED, LOG};
 use integration_tests::host::Host;
 use integration_tests::inject::EspPacket;
 use integration_tests::lab::Lab;
+use integration_tests::records::Records;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::sniff::{PATTERN, Sniffer};
 use integration_tests::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -53,6 +54,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         setup: Setup::Cluster,
         needs: &[Capability::NoEsp],
         run: refused,
+    },
+    Scenario {
+        name: "encryption_that_cannot_be_makes_no_copy",
+        setup: Setup::Cluster,
+        needs: &[Capability::NoEsp],
+        run: no_copy,
     },
 ];
 
@@ -323,5 +330,52 @@ fn refused(lab: &mut Lab) -> Result<()> {
         !one.drover_networks()?.contains(&"app".to_owned()),
         "a refused network is there"
     );
+    Ok(())
+}
+
+/// An encrypted network comes from a host that has ESP to two that have not: they make no copy of it, say why, and go on.
+fn no_copy(lab: &mut Lab) -> Result<()> {
+    const ID: &str = "e5e5e5e5e5e5e5e5";
+    let (_, bob) = lab.two_sleepers("clear")?;
+    let (one, two) = lab.pair()?;
+    let records = Records::of(one);
+    let key = records.keys("networks/")?.pop().context("no network")?;
+    let mut network: Value = serde_json::from_str(&records.get(&key)?)?;
+    network["id"] = ID.into();
+    network["name"] = "app".into();
+    network["encryption"] = "ipsec".into();
+    network["subnets"] = json!([{
+        "pool": "10.77.0.0/16", "sub_pool": null, "gateway": "10.77.0.1", "auxiliary": {},
+    }]);
+    network["options"] = json!({});
+    let pool = json!({
+        "version": 1, "pool": "10.77.0.0/16", "sub_pool": null, "block_prefix": 24, "reserved": ["10.77.0.1"],
+        "claimed_by": two.name, "claimed_at": 0, "network": ID,
+    });
+    let made = [
+        ("pools/10.77.0.0_16".to_owned(), pool),
+        ("names/app".to_owned(), ID.into()),
+        (format!("networks/{ID}"), network),
+    ];
+    for (key, record) in &made {
+        records.put(key, &record.to_string())?;
+    }
+    for host in [one, two] {
+        wait::until("a word of the network", wait::seconds(15), || {
+            let said = host.attempt("drover doctor")?.stdout;
+            let told = said.contains("app") && said.contains("cannot encrypt");
+            ensure!(told, "doctor of {} says: {said}", host.name);
+            Ok(())
+        })?;
+        let networks = host.drover_networks()?;
+        ensure!(networks == ["clear"], "{} has {networks:?}", host.name);
+    }
+    one.reaches("ann", &bob, 0)?;
+    for (key, _) in made.iter().rev() {
+        records.delete(key)?;
+    }
+    wait::until("nothing to say", wait::seconds(15), || {
+        lab.doctor_is_clean()
+    })?;
     Ok(())
 }
