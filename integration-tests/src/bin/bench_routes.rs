@@ -19,6 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use integration_tests::cache;
 use integration_tests::measure::{Samples, Table, progress, say};
 use integration_tests::wait;
 use nix::mount::{MsFlags, mount};
@@ -66,7 +67,8 @@ fn main() -> Result<()> {
     }
     for case in cases {
         progress(case);
-        let output = Command::new(std::env::current_exe()?)
+        // Its own path is no path in a virtual machine.
+        let output = Command::new("/proc/self/exe")
             .args([CASE, case, &hosts.to_string(), &moves.to_string()])
             .stderr(Stdio::inherit())
             .output()?;
@@ -264,7 +266,7 @@ impl Bench {
         let (said, hear) = channel();
         let listener = UnixListener::bind(folder.join("run/control.sock"))?;
         std::thread::spawn(move || coordinate(&listener, hear));
-        let program = std::env::current_exe()?.with_file_name("drover-net");
+        let program = cache::binaries()?.join("drover-net");
         let plugin = Command::new(&program)
             .env("DROVER_CONFIG", "/dev/null")
             .env("DROVER_STATE_DIR", folder.join("state"))
