@@ -18,6 +18,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use drover_model::{BackendKind, ByteSize, FileSystem, VolumeId};
 use tracing::{info, warn};
@@ -51,6 +52,8 @@ pub struct Thin {
     state_folder: PathBuf,
     /// Where file systems are mounted for a moment.
     staging: PathBuf,
+    /// Held between the renamings of a rollback, which look from outside like one that was cut short.
+    renaming: Mutex<()>,
     _loop_device: Option<LoopDevice>,
 }
 
@@ -72,6 +75,7 @@ impl Thin {
             place,
             state_folder: state.to_owned(),
             staging: state.join("staging"),
+            renaming: Mutex::default(),
             _loop_device: loop_device,
         };
         thin.state()?;
@@ -80,6 +84,7 @@ impl Thin {
 
     /// What there is, after rollbacks that a kill has cut short are put right.
     fn state(&self) -> Result<State> {
+        let _renaming = self.renaming.lock().unwrap_or_else(PoisonError::into_inner);
         let state = State::read(&self.lvm)?;
         let renames = state.interrupted_rollbacks();
         if renames.is_empty() {
@@ -454,8 +459,10 @@ impl Backend for Thin {
             false => Ok(()),
         });
         self.or_destroy(&replacement, grown.and_then(|()| self.finish(&replacement)))?;
+        let renaming = self.renaming.lock().unwrap_or_else(PoisonError::into_inner);
         self.rename(&place, &replaced)?;
         self.rename(&replacement, &place)?;
+        drop(renaming);
         self.destroy(&replaced)
     }
 

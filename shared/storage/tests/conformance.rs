@@ -43,6 +43,7 @@ suite! {
         a_snapshot_keeps_what_was_there,
         a_clone_is_a_volume_of_its_own,
         a_rollback_brings_back_what_a_snapshot_kept,
+        a_volume_is_there_while_it_is_rolled_back,
         a_snapshot_outlives_its_volume,
         what_differs_is_told_by_path,
         what_is_not_there_is_not_snapshotted;

@@ -1,6 +1,7 @@
 //! Snapshots, clones, rollbacks, differences.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use drover_storage::walk::{Change, compare};
 use drover_storage::{ErrorKind, Object, Shape};
@@ -169,4 +170,31 @@ pub(crate) fn what_is_not_there_is_not_snapshotted(lab: &Lab) {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     // None of them, or all.
     assert_eq!(lab.backend.objects().unwrap().len(), 1);
+}
+
+pub(crate) fn a_volume_is_there_while_it_is_rolled_back(lab: &Lab) {
+    if !lab.has_snapshots() {
+        return;
+    }
+    lab.backend.create(&volume(1), &Shape::default()).unwrap();
+    let taken = snapshot(1, 1);
+    lab.backend.snapshot(std::slice::from_ref(&taken)).unwrap();
+    let (backend, done) = (&*lab.backend, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut looks = 0;
+            while !done.load(Ordering::Relaxed) {
+                let there = backend.objects().unwrap();
+                assert!(there.contains(&Object::Volume(volume(1))), "{there:?}");
+                looks += 1;
+            }
+            looks
+        });
+        let outcomes = [(); 5].map(|()| backend.rollback(&taken));
+        done.store(true, Ordering::Relaxed);
+        assert!(looking.join().unwrap() > 0);
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
+    });
 }
