@@ -53,10 +53,14 @@ fn grow(at: &Path) {
 
 fn fills(backend: &str) {
     let plugin = Plugin::start(backend);
-    plugin.create("big", &json!({}));
+    for name in ["big", "large"] {
+        plugin.create(name, &json!({}));
+    }
     plugin.create("other", &json!({"size": "64M", "on-remove": "delete"}));
     let (at, other) = (plugin.mount("big", "test"), plugin.mount("other", "test"));
     let mut file = File::create(at.join("file")).unwrap();
+    // One has not quite the room of the whole pool, for what its file system takes.
+    let mut second = File::create(plugin.mount("large", "test").join("file")).unwrap();
     let snapshot = |name: &str| {
         plugin.try_ask(&CreateSnapshot {
             volumes: vec!["other".parse().unwrap()],
@@ -66,7 +70,7 @@ fn fills(backend: &str) {
     fill(&plugin, &mut file, 81);
     told(&plugin, "make room, or enlarge it", "% full: make room");
     snapshot("early").unwrap();
-    fill(&plugin, &mut file, 95);
+    fill(&plugin, &mut second, 95);
     told(&plugin, "new volumes and snapshots are refused", "refused");
     for refusal in [
         plugin

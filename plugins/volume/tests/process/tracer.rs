@@ -1,6 +1,7 @@
 //! Kills a process right before one of the calls by which it changes something (ptrace(2)). The calls are counted over all of its
 //! threads, so each of them can be met, one run after the other.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -91,8 +92,8 @@ fn request(what: libc::c_uint, thread: Pid, address: usize, data: usize) -> nix:
         unsafe_code,
         reason = "nix has ptrace only with a feature that nothing else needs"
     )]
-    // SAFETY: of the requests made here one writes to memory: to a `SyscallInfo` that `data` points to, and not more than the size
-    // of it, which is in `address`.
+    // SAFETY: of the requests made here two write to memory, where `data` points to: one to a `SyscallInfo`, and not more than the
+    // size of it, which is in `address`; the other to 27 registers.
     let done = unsafe { libc::ptrace(what, thread.as_raw(), address, data) };
     Errno::result(done).map(drop)
 }
@@ -122,13 +123,13 @@ fn attach(process: Pid) {
 }
 
 fn follow(process: Pid, number: usize) -> Option<&'static str> {
-    let mut seen = 0;
+    let (mut seen, mut begun) = (0, BTreeSet::new());
     let mut killed_before = None;
     loop {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         let (thread, signal) = match waitpid(None, Some(flags)) {
             Ok(WaitStatus::PtraceSyscall(thread)) => {
-                if let Some(name) = change(thread) {
+                if let Some(name) = change(thread, &mut begun) {
                     seen += 1;
                     if seen == number {
                         kill(process, Signal::SIGKILL).unwrap();
@@ -152,22 +153,21 @@ fn follow(process: Pid, number: usize) -> Option<&'static str> {
     }
 }
 
-/// The change that a thread is about to make.
-fn change(thread: Pid) -> Option<&'static str> {
+/// The change that a thread is about to make. `begun` has the threads that are in a call.
+fn change(thread: Pid, begun: &mut BTreeSet<Pid>) -> Option<&'static str> {
     let mut info = SyscallInfo::default();
     let place = (&raw mut info).expose_provenance();
-    request(
-        libc::PTRACE_GET_SYSCALL_INFO,
-        thread,
-        size_of::<SyscallInfo>(),
-        place,
-    )
-    .ok()?;
-    if info.kind != ENTRY {
-        return None;
-    }
-    let number = libc::c_long::try_from(info.number).ok()?;
-    let [first, second, third, ..] = info.arguments;
+    let size = size_of::<SyscallInfo>();
+    let [number, first, second, third] =
+        match request(libc::PTRACE_GET_SYSCALL_INFO, thread, size, place) {
+            Ok(()) if info.kind == ENTRY => {
+                let [first, second, third, ..] = info.arguments;
+                [info.number, first, second, third]
+            }
+            Ok(()) => return None,
+            Err(_) => by_registers(thread, begun)?,
+        };
+    let number = libc::c_long::try_from(number).ok()?;
     if number == libc::SYS_ioctl {
         let (kind, which) = ((second >> 8) & 0xff, second & 0xff);
         return (kind == BTRFS && BTRFS_CHANGES.contains(&which)).then_some("ioctl");
@@ -178,4 +178,25 @@ fn change(thread: Pid) -> Option<&'static str> {
     }
     let found = CHANGES.iter().find(|(known, _)| *known == number);
     found.map(|(_, name)| *name)
+}
+
+/// The number of a call that begins and three of its arguments, where the kernel tells nothing else, as one in user mode.
+#[cfg(target_arch = "x86_64")]
+fn by_registers(thread: Pid, begun: &mut BTreeSet<Pid>) -> Option<[u64; 4]> {
+    // A thread stops at the entry of a call and at its exit.
+    if begun.remove(&thread) {
+        return None;
+    }
+    begun.insert(thread);
+    // `struct user_regs_struct`.
+    let mut registers = [0_u64; 27];
+    let place = registers.as_mut_ptr().expose_provenance();
+    request(libc::PTRACE_GETREGS, thread, 0, place).ok()?;
+    let [.., third, second, first, number] = registers.first_chunk::<16>()?;
+    Some([*number, *first, *second, *third])
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn by_registers(_thread: Pid, _begun: &mut BTreeSet<Pid>) -> Option<[u64; 4]> {
+    None
 }
