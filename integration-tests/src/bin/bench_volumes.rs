@@ -1,17 +1,21 @@
 //! Volumes of drover-vol beside Docker's own (`local`), with 1,000 of each: creation, `docker volume ls`, `docker volume inspect`;
-//! and snapshots, clones and removals, which Docker's own do not have or do not say.
+//! a container with one, and snapshots, clones and removals, which Docker's own do not have or do not say; then what fio does on a
+//! volume and beneath it, and the longest write while snapshots are taken.
 //!
 //! `cargo run --release -p integration-tests --bin bench_volumes [-- --engine 28.5 --rounds 20]`, as root, after
-//! `cargo build --release --workspace --bins` and `integration-tests/make-root sid`.
+//! `cargo build --release --workspace --bins` and `integration-tests/make-root sid`. It needs `fio` (Debian's package).
 //!
 //! Every time is that of a command on a host, from its start to its end, the program's own start included: that is 10 to
 //! 20 ms of each, so ratios are nearer to one than what the plugin takes. The two kinds are measured in turn, and the
 //! ratio is of medians. The backend is btrfs in a loop file.
 
+#[path = "bench_volumes/io.rs"]
+mod io;
+
 use anyhow::{Context, Result, ensure};
 use integration_tests::host::Host;
 use integration_tests::interrupt;
-use integration_tests::lab::Lab;
+use integration_tests::lab::{IMAGE, Lab};
 use integration_tests::measure::{Request, Samples, Table, progress, say};
 
 /// How many volumes of each kind there are.
@@ -46,6 +50,15 @@ fn main() -> Result<()> {
         |name, round| format!("docker volume inspect {name}-{round}"),
         host,
     )?;
+    compare(
+        &mut table,
+        "run with one",
+        request.rounds,
+        |name, round| {
+            format!("docker run --rm --network none -v {name}-{round}:/data {IMAGE} true")
+        },
+        host,
+    )?;
     for (what, command) in [
         ("snapshot", "drover volume snapshot create ours-N@s"),
         (
@@ -65,7 +78,7 @@ fn main() -> Result<()> {
         ]);
     }
     say(&table.text());
-    Ok(())
+    io::measure(host)
 }
 
 fn figure(milliseconds: f64) -> String {
