@@ -1,6 +1,7 @@
 //! The worker against real repositories, with restic beside it: what one writes, the other reads.
 #![cfg(test)]
 
+mod bad_targets;
 mod damage;
 mod devices;
 mod faults;

@@ -10,13 +10,13 @@ use drover_backup_protocol::{FailureKind, Operation, Outcome, Restore, Source, T
 
 use crate::place::{Place, noise, secret};
 
-struct Server {
+pub(crate) struct Server {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let cache = std::env::var_os("DROVER_CACHE").map_or_else(
             || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/drover"),
             PathBuf::from,
@@ -50,6 +50,19 @@ impl Server {
         panic!("the server does not listen after 30 s");
     }
 
+    /// Has a place's repository be in the bucket, by way of a port.
+    pub(crate) fn options(&self, place: &mut Place, port: u16) {
+        let options = place.path("options");
+        secret(
+            &options,
+            &format!(
+                "# for the tests\nendpoint = http://127.0.0.1:{port}\naccess_key_id = key\nsecret_access_key = \"hidden\"\n"
+            ),
+        );
+        place.repository.url = "s3://bucket/hosts/one".to_owned();
+        place.repository.options_file = Some(options);
+    }
+
     fn put(&self, path: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(
@@ -74,16 +87,7 @@ impl Drop for Server {
 fn a_volume_goes_to_s3_and_comes_back() {
     let server = Server::start();
     let mut place = Place::new();
-    let options = place.path("options");
-    let port = server.port;
-    secret(
-        &options,
-        &format!(
-            "# for the tests\nendpoint = http://127.0.0.1:{port}\naccess_key_id = key\nsecret_access_key = \"hidden\"\n"
-        ),
-    );
-    place.repository.url = "s3://bucket/hosts/one".to_owned();
-    place.repository.options_file = Some(options);
+    server.options(&mut place, server.port);
     let path = place.path("volume");
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("file"), noise(20, 20 << 20)).unwrap();
