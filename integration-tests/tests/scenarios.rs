@@ -71,6 +71,8 @@ mod underlay_v6;
 mod volumes;
 #[path = "scenarios/volumes_backups.rs"]
 mod volumes_backups;
+#[path = "scenarios/volumes_catalogue.rs"]
+mod volumes_catalogue;
 #[path = "scenarios/volumes_faults.rs"]
 mod volumes_faults;
 
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         every(ports::SCENARIOS),
         newest(volumes::SCENARIOS),
         newest(volumes_backups::SCENARIOS),
+        newest(volumes_catalogue::SCENARIOS),
         every(volumes_faults::SCENARIOS),
         newest(databases::SCENARIOS),
         newest(underlay_v6::SCENARIOS),

@@ -27,6 +27,9 @@ use crate::ask::{CommandError, LIMIT, REFUSED, ask};
 use crate::output;
 use crate::process::Process;
 use crate::up::find_named;
+use crate::view::catalogue::EveryBackupView;
+use crate::view::show;
+use crate::volume::catalogue;
 pub(crate) use arguments::BackupCommand;
 use arguments::{CreateArguments, RestoreArguments, Where};
 use bar::Bar;
@@ -48,6 +51,12 @@ pub(crate) async fn run(settings: &Settings, command: BackupCommand) -> Result<u
             Some(path) => create(settings, arguments, &path)?,
             None => return back_up_volume(settings, arguments).await,
         },
+        BackupCommand::Ls(arguments) if arguments.all => {
+            let volume = arguments.volume.as_deref().map(volume_name).transpose()?;
+            let table = catalogue(settings, volume).await?;
+            show(&EveryBackupView::new(table), arguments.place.json);
+            return Ok(0);
+        }
         BackupCommand::Ls(arguments) => {
             let volume = arguments.volume;
             (arguments.place, Operation::List { volume })
@@ -92,8 +101,9 @@ pub(crate) async fn run(settings: &Settings, command: BackupCommand) -> Result<u
 
 fn repository(place: Where) -> Repository {
     Repository {
-        url: place.repository,
-        password_file: place.password_file,
+        // Without them a command line is refused.
+        url: place.repository.unwrap_or_default(),
+        password_file: place.password_file.unwrap_or_default(),
         options_file: place.options_file,
         cache: place.cache_dir,
         bandwidth: place.bandwidth.map(ByteSize::bytes),
@@ -119,18 +129,20 @@ fn create(
     Ok((arguments.place, Operation::Create(create)))
 }
 
+fn volume_name(text: &str) -> Result<VolumeName, CommandError> {
+    let unusable = |error| CommandError::Other {
+        sentence: format!("{error}"),
+        code: Exit::Usage.code(),
+    };
+    text.parse::<VolumeName>().map_err(unusable)
+}
+
 /// Has drover-vol back up what a snapshot of the volume keeps.
 async fn back_up_volume(
     settings: &Settings,
     arguments: CreateArguments,
 ) -> Result<u8, CommandError> {
-    let volume = arguments
-        .volume
-        .parse()
-        .map_err(|error| CommandError::Other {
-            sentence: format!("{error}"),
-            code: Exit::Usage.code(),
-        })?;
+    let volume = volume_name(&arguments.volume)?;
     let events = arguments.place.json || !stdout().is_terminal();
     let mut repository = repository(arguments.place);
     // Paths are of the directory that the command was given in.

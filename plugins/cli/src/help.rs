@@ -178,6 +178,15 @@ Examples:
   drover backup create disk --source /dev/vg/disk-snapshot --to s3://backups/web \\
       --password-file /etc/drover/backup-password --options-file /etc/drover/s3 --init";
 
+/// Under `drover backup ls --help`.
+pub(crate) const BACKUP_LS: &str = "\
+`--all` asks the cluster and needs no repository: the latest backup of each volume that drover-vol of
+any host has made, to each repository. A host that was removed stays listed: its backups are there.
+
+Examples:
+  drover backup ls pg --from /backups --password-file /etc/drover/backup-password
+  drover backup ls --all";
+
 /// Under `drover backup restore --help`.
 pub(crate) const BACKUP_RESTORE: &str = "\
 Nothing that is there is overwritten. Owners, modes, links, attributes and holes come back. A path

@@ -3,6 +3,7 @@
 //! Each view gathers an answer, which is what `--json` writes, and renders it for a person. The fields of
 //! the answers are stable: a field may be added, none changes its name or meaning.
 
+pub(crate) mod catalogue;
 pub(crate) mod dns;
 pub(crate) mod ipam;
 pub(crate) mod networks;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use drover_control_api::Method;
+use drover_control_api::catalogue::{Catalogue, CatalogueTable};
 use drover_control_api::volume::{
     CompareSnapshot, CreateSnapshot, MountSnapshot, PauseVolume, RemoveSnapshot, ResizeVolume,
     RestoreTrash, RollBack, SnapshotProject, Snapshots, Volumes,
@@ -14,9 +15,10 @@ use drover_volumes::options::SnapshotSelector;
 use crate::arguments::{
     ProjectCommand, SnapshotArguments, SnapshotCommand, VolumeArguments, VolumeCommand,
 };
-use crate::ask::{CommandError, ask};
+use crate::ask::{CommandError, LIMIT, ask};
 use crate::output;
 use crate::process::Process;
+use crate::view::catalogue::{EverySnapshotView, EveryVolumeView};
 use crate::view::show;
 use crate::view::volumes::{DifferenceView, SnapshotsView, VolumeView, VolumesView};
 
@@ -26,6 +28,10 @@ const CHANGE: Duration = Duration::from_secs(900);
 /// Does what was asked of volumes.
 pub(crate) async fn run(settings: &Settings, command: VolumeCommand) -> Result<(), CommandError> {
     match command {
+        VolumeCommand::Ls(ls) if ls.all => {
+            let table = catalogue(settings, None).await?;
+            show(&EveryVolumeView::new(table, ls.trash), ls.form.json);
+        }
         VolumeCommand::Ls(ls) => {
             let (name, removed) = (None, ls.trash);
             let table = tell(settings, &Volumes { name, removed }).await?;
@@ -51,6 +57,14 @@ pub(crate) async fn run(settings: &Settings, command: VolumeCommand) -> Result<(
 
 async fn tell<M: Method>(settings: &Settings, request: &M) -> Result<M::Answer, CommandError> {
     ask(settings, Process::Volumes, request, CHANGE).await
+}
+
+/// What the coordinator knows of the volumes of all hosts.
+pub(crate) async fn catalogue(
+    settings: &Settings,
+    volume: Option<VolumeName>,
+) -> Result<CatalogueTable, CommandError> {
+    ask(settings, Process::Coordinator, &Catalogue { volume }, LIMIT).await
 }
 
 async fn inspect(settings: &Settings, asked: VolumeArguments) -> Result<(), CommandError> {
@@ -86,6 +100,10 @@ async fn snapshot(settings: &Settings, command: SnapshotCommand) -> Result<(), C
             let request = create(asked.snapshots)?;
             let table = tell(settings, &request).await?;
             show(&SnapshotsView::new(table), asked.form.json);
+        }
+        SnapshotCommand::Ls(asked) if asked.all => {
+            let table = catalogue(settings, asked.volume).await?;
+            show(&EverySnapshotView::new(table), asked.form.json);
         }
         SnapshotCommand::Ls(asked) => {
             let volume = asked.volume;

@@ -10,6 +10,7 @@
 //! | `fabric` | the stream of hosts, blocks and keys |
 //! | `keys` | the hosts' keys for encrypted traffic |
 //! | `networks` | copies of networks on every host |
+//! | `catalogue` | which volumes, snapshots and backups there are on all hosts |
 //! | `registry` | the records of this host's containers, and the stream of everybody's |
 //! | `server` | the control socket |
 //!
@@ -25,7 +26,7 @@ use drover_daemon::Settings;
 use drover_engine::Engine;
 use drover_http::Client;
 use drover_model::HostName;
-use drover_store::Store;
+use drover_store::{Outcome, Store, Transaction};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
@@ -108,6 +109,24 @@ impl Context {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         *self.fenced.borrow()
+    }
+
+    /// Changes keys that nobody but this host writes: the one condition is that it is a member. Nothing to change is no call.
+    ///
+    /// # Errors
+    /// When it is none any more, or the store does not answer.
+    pub async fn commit_own(&self, batch: Transaction) -> Result<(), Failure> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.store().commit(batch).await;
+        match outcome.map_err(|error| store_failure(&error))? {
+            Outcome::Committed { .. } => Ok(()),
+            Outcome::Conflict => Err(Failure::new(
+                FailureKind::Denied,
+                "this host is no member of its cluster any more",
+            )),
+        }
     }
 
     /// Refuses with the reason and the remedy when this host was removed from its cluster.

@@ -11,6 +11,7 @@
 //!
 //! It is not in the data path: with this process stopped, packets flow and containers run.
 
+pub mod catalogue;
 pub mod claims;
 pub mod clocks;
 pub mod confirm;

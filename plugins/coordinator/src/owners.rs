@@ -9,10 +9,10 @@ use drover_control_api::owners::{
     Owned, OwnedKind, OwnerRecord, OwnersEvent, Ownership, RecordOwners,
 };
 use drover_control_api::record::{CopyRecord, NetworkRecord};
-use drover_control_api::{Empty, Failure, FailureKind};
+use drover_control_api::{Empty, Failure};
 use drover_http::Response;
 use drover_model::HostName;
-use drover_store::{Outcome, Transaction};
+use drover_store::Transaction;
 use tokio::sync::watch;
 
 use crate::context::{Context, store_failure};
@@ -31,7 +31,7 @@ pub async fn record(context: &Context, told: RecordOwners) -> Result<Empty, Fail
     let mut batch = Transaction::new();
     for ownership in told.owned {
         if batch.room() == 0 {
-            commit(context, std::mem::take(&mut batch)).await?;
+            context.commit_own(std::mem::take(&mut batch)).await?;
         }
         let key = key(context.host(), &ownership.owned);
         let record = OwnerRecord {
@@ -44,27 +44,12 @@ pub async fn record(context: &Context, told: RecordOwners) -> Result<Empty, Fail
     }
     for owned in told.gone {
         if batch.room() == 0 {
-            commit(context, std::mem::take(&mut batch)).await?;
+            context.commit_own(std::mem::take(&mut batch)).await?;
         }
         batch = batch.delete(key(context.host(), &owned));
     }
-    commit(context, batch).await?;
+    context.commit_own(batch).await?;
     Ok(Empty {})
-}
-
-async fn commit(context: &Context, batch: Transaction) -> Result<(), Failure> {
-    if batch.is_empty() {
-        return Ok(());
-    }
-    // Nobody else writes these keys: the one condition is that this host is a member.
-    let outcome = context.store().commit(batch).await;
-    match outcome.map_err(|error| store_failure(&error))? {
-        Outcome::Committed { .. } => Ok(()),
-        Outcome::Conflict => Err(Failure::new(
-            FailureKind::Denied,
-            "this host is no member of its cluster any more",
-        )),
-    }
 }
 
 fn key(host: &HostName, owned: &Owned) -> String {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use drover_control_api::catalogue::{Catalogue, RecordCatalogue};
 use drover_control_api::coordinator::{
     ClaimAddress, ClaimBlock, ClaimPool, EngineStarted, Examine, Init, Join, Joined, Leave,
     Networks, NextGeneration, Pools, PublishKey, ReleaseAddress, ReleaseBlock, ReleasePool,
@@ -16,7 +17,7 @@ use drover_http::{Request, Response, Service, control};
 use crate::context::Context;
 use crate::mirror::chain;
 use crate::networks::record::NETWORK_DRIVER;
-use crate::{Coordinator, claims, examine, keys, membership, owners, status};
+use crate::{Coordinator, catalogue, claims, examine, keys, membership, owners, status};
 
 /// Answers on the control socket.
 pub struct Control(pub Arc<Coordinator>);
@@ -29,6 +30,7 @@ impl Service for Control {
             ("GET", fabric::PATH) => crate::fabric::stream(&coordinator.context),
             ("GET", registry::PATH) => crate::registry::stream(&coordinator.context),
             ("GET", drover_control_api::owners::PATH) => owners::stream(&coordinator.context),
+            ("GET", drover_control_api::catalogue::PATH) => catalogue::stream(&coordinator.context),
             ("POST", path) => self.post(path, body).await,
             (_, path) => Response::not_found(path),
         }
@@ -115,6 +117,16 @@ impl Control {
             RecordOwners::PATH => {
                 let context = &*coordinator.context;
                 answer(body, |told| owners::record(context, told)).await
+            }
+            RecordCatalogue::PATH => {
+                let context = &*coordinator.context;
+                answer(body, |told| catalogue::record(context, told)).await
+            }
+            Catalogue::PATH => {
+                answer(body, async |asked: Catalogue| {
+                    Ok(catalogue::table(&coordinator.context, &asked))
+                })
+                .await
             }
             Status::PATH => {
                 answer(

@@ -44,6 +44,7 @@ pub(crate) struct Catalogue {
     snapshots: Table<Snapshot>,
     facts: Table<bool>,
     known: watch::Sender<bool>,
+    changes: watch::Sender<()>,
     state: Mutex<State>,
 }
 
@@ -84,6 +85,7 @@ impl Catalogue {
             snapshots,
             facts,
             known: watch::Sender::new(known),
+            changes: watch::Sender::new(()),
             state: Mutex::new(state),
         })
     }
@@ -100,6 +102,11 @@ impl Catalogue {
     /// The same, for waiting.
     pub(crate) fn known(&self) -> watch::Receiver<bool> {
         self.known.subscribe()
+    }
+
+    /// Tells that something was written down.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// What there is a record of.
@@ -145,6 +152,7 @@ impl Catalogue {
         for record in snapshots {
             state.snapshots.insert(record.id.clone(), record.clone());
         }
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -197,6 +205,7 @@ impl Catalogue {
             state.by_name.remove(&record.name);
         }
         state.volumes.insert(record.id.clone(), record.clone());
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -223,6 +232,7 @@ impl Catalogue {
             state.by_name.remove(&record.name);
         }
         state.observed.remove(id);
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -276,6 +286,7 @@ impl Catalogue {
         for record in records {
             state.snapshots.insert(record.id.clone(), record.clone());
         }
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -289,6 +300,7 @@ impl Catalogue {
         for id in ids {
             state.snapshots.remove(id);
         }
+        self.changes.send_replace(());
         Ok(())
     }
 }

@@ -9,6 +9,7 @@
 //!           what, and detaches late     |
 //!   housekeeping: schedules, trash, ----+      +--> worker: a process for each backup and each restore
 //!           figures, announcements
+//!   registry: tells the coordinator what there is, for every host to list and restore
 //! ```
 //! `Get` and `List` are answered from the catalogue, whatever else goes on: a failure there makes the engine forget
 //! the volume. What is attached is never remembered, but read from the kernel's list of mounts.
@@ -24,6 +25,7 @@ mod hooks;
 mod housekeeping;
 mod pools;
 mod recovery;
+mod registry;
 mod state;
 mod work;
 mod worker;
@@ -67,13 +69,15 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
             "housekeeping",
             housekeeping::run(work.clone(), shutdown.clone()),
         ),
+        task::spawn("registry", registry::run(work.clone(), shutdown.clone())),
     ];
     let driver = Arc::new(Driver::new(work.clone()));
     let known = work.catalogue.known();
+    let pools = work.pools.clone();
     let service = VolumeService::new(driver, Control::new(work));
     serve(
         listener,
-        Arc::new(Gate::new(service, known)),
+        Arc::new(Gate::new(service, known, pools)),
         Limits::default(),
         shutdown,
     )

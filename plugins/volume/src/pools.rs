@@ -174,6 +174,20 @@ impl Pools {
         }
     }
 
+    /// Waits until there is no place for new volumes; why not.
+    pub(crate) async fn failed(&self) -> String {
+        let mut choice = self.choice.subscribe();
+        loop {
+            if let Choice::Failed(sentence) = &*choice.borrow_and_update() {
+                return sentence.clone();
+            }
+            // With the sender gone the process ends.
+            if choice.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The pool of new volumes; waits while it is being opened.
     pub(crate) async fn for_new(self: &Arc<Self>) -> Result<Arc<dyn Backend>> {
         self.opened().await;

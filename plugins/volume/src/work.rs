@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 mod create;
 mod device;
+mod elsewhere;
 mod notes;
 mod remove;
 mod snapshot;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use drover_daemon::Settings;
 use drover_engine::Engine;
+use drover_http::Client;
 use drover_model::{SnapshotName, VolumeName};
 use drover_storage::{Access, Backend, Object, SnapshotRef};
 use drover_volumes::capacity::{Figures, Level};
@@ -24,6 +26,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::pools::Pools;
+pub(crate) use create::is_anonymous;
 
 /// A gate for each name: what is done to a volume is done by one at a time.
 type Gates = Mutex<BTreeMap<VolumeName, Arc<Gate<()>>>>;
@@ -33,6 +36,8 @@ pub(crate) struct Work {
     pub(crate) catalogue: Catalogue,
     pub(crate) pools: Arc<Pools>,
     pub(crate) engine: Engine,
+    /// The coordinator of this host.
+    pub(crate) coordinator: Client,
     /// Somebody does not use a volume any more.
     pub(crate) released: Notify,
     /// Something was removed.
@@ -40,6 +45,8 @@ pub(crate) struct Work {
     backups: backup::Workers,
     mounts: PathBuf,
     trash_window: u64,
+    backup_password_file: Option<PathBuf>,
+    backup_options_file: Option<PathBuf>,
     gates: Gates,
 }
 
@@ -54,11 +61,14 @@ impl Work {
             catalogue,
             pools: Arc::new(pools),
             engine,
+            coordinator: Client::unix(settings.control_socket()),
             released: Notify::new(),
             removed: Notify::new(),
             backups: backup::Workers::new(settings),
             mounts: settings.state_dir.join("volumes/mounts"),
             trash_window: settings.volumes.trash_window.as_secs(),
+            backup_password_file: settings.volumes.backup_password_file.clone(),
+            backup_options_file: settings.volumes.backup_options_file.clone(),
             gates: Gates::default(),
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! Three parties speak it, all as JSON over HTTP/1.1 on unix sockets:
 //! - plugins and the command line ask the coordinator: `POST /v1/<Method>` on its control socket
-//!   ([`coordinator`]), and watch the fabric ([`fabric`]) and the containers ([`registry`]);
+//!   ([`coordinator`]), tell it of volumes ([`catalogue`]), and watch the fabric ([`fabric`]) and the containers ([`registry`]);
 //! - the coordinator and the command line ask a plugin: `POST /Drover.<Method>` on the plugin's own
 //!   socket ([`plugin`], [`names`], [`volume`]);
 //! - the records themselves ([`record`]) are the values in the store, each with its key.
 //!
 //! An answer is `200` with the method's answer, or another status with a [`Failure`].
 
+pub mod catalogue;
 pub mod coordinator;
 mod encoding;
 pub mod fabric;

@@ -138,6 +138,10 @@ pub struct VolumeSettings {
     pub thin_pool: Option<String>,
     /// How large the loop file is, and becomes when it is smaller; `None` for half of what is free when it is made.
     pub loop_size: Option<ByteSize>,
+    /// The file with the password of repositories, for volumes whose options name none.
+    pub backup_password_file: Option<PathBuf>,
+    /// The file with what targets of backups need, for volumes whose options name none.
+    pub backup_options_file: Option<PathBuf>,
     /// How long a volume that was removed can be restored; zero for not at all.
     pub trash_window: Duration,
     /// How many percent of a pool are kept for the volumes that there are: nothing new is begun on them.
@@ -152,6 +156,8 @@ impl Default for VolumeSettings {
             volume_group: None,
             thin_pool: None,
             loop_size: None,
+            backup_password_file: None,
+            backup_options_file: None,
             trash_window: Duration::from_secs(3 * 24 * 60 * 60),
             reserve: 5,
         }

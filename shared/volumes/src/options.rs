@@ -246,15 +246,14 @@ impl VolumeOptions {
             ),
             (
                 self.backup_to.is_some() && self.backup_password_file.is_none(),
-                "`backup-to` needs `backup-password-file`, the file with the repository's password",
+                "`backup-to` needs `backup-password-file`, the file with the repository's password, or the setting \
+                 `volumes.backup_password_file`",
             ),
             (
-                self.backup_options_file.is_some() && self.backup_to.is_none(),
+                self.backup_options_file.is_some()
+                    && self.backup_to.is_none()
+                    && self.from_backup.is_none(),
                 "`backup-options-file` needs `backup-to`, the URL of the repository",
-            ),
-            (
-                self.from_backup.is_some() && self.backup_to.is_none(),
-                "`from-backup` needs `backup-to`, the URL of the repository",
             ),
         ];
         let broken = rules.into_iter().filter(|(broken, _)| *broken);

@@ -10,7 +10,7 @@ use crate::help;
 /// Volumes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
-    /// List the volumes of this host
+    /// List the volumes of this host, or of all
     Ls(VolumeLsArguments),
     /// Show all that is known of a volume
     Inspect(VolumeArguments),
@@ -34,7 +34,7 @@ pub(crate) enum SnapshotCommand {
     /// Take a snapshot of a volume, or of several at one instant
     #[command(after_help = help::SNAPSHOT_CREATE)]
     Create(CreateArguments),
-    /// List snapshots
+    /// List snapshots of this host, or of all
     Ls(SnapshotLsArguments),
     /// Remove a snapshot
     Rm(SnapshotArguments),
@@ -62,6 +62,9 @@ pub(crate) struct VolumeLsArguments {
     /// What was removed and can be restored, too
     #[arg(long)]
     pub(crate) trash: bool,
+    /// Those of every host of the cluster
+    #[arg(long)]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) form: Form,
 }
@@ -113,6 +116,9 @@ pub(crate) struct SnapshotLsArguments {
     /// Only of this volume
     #[arg(value_name = "VOLUME")]
     pub(crate) volume: Option<VolumeName>,
+    /// Those of every host of the cluster
+    #[arg(long)]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) form: Form,
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 use drover_backup_protocol::{Keep, Selector};
 use drover_model::ByteSize;
 
@@ -16,7 +16,8 @@ pub(crate) enum BackupCommand {
     /// Back up a volume, or a directory, a device or an image under its name
     #[command(after_help = help::BACKUP_CREATE)]
     Create(CreateArguments),
-    /// List the backups in a repository
+    /// List the backups in a repository, or the latest of every host
+    #[command(after_help = help::BACKUP_LS)]
     Ls(LsArguments),
     /// Restore a backup, or one path of it
     #[command(after_help = help::BACKUP_RESTORE)]
@@ -39,11 +40,16 @@ pub(crate) enum BackupCommand {
 #[command(next_help_heading = "Where backups are")]
 pub(crate) struct Where {
     /// A directory, or s3://, gs://, azure:// or sftp://
-    #[arg(long, visible_aliases = ["to", "from"], value_name = "URL", env = "DROVER_BACKUP_REPOSITORY")]
-    pub(super) repository: String,
+    #[arg(long, visible_aliases = ["to", "from"], value_name = "URL", env = "DROVER_BACKUP_REPOSITORY", required = true)]
+    pub(super) repository: Option<String>,
     /// Its password: the first line of this file
-    #[arg(long, value_name = "FILE", env = "DROVER_BACKUP_PASSWORD_FILE")]
-    pub(super) password_file: PathBuf,
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DROVER_BACKUP_PASSWORD_FILE",
+        required = true
+    )]
+    pub(super) password_file: Option<PathBuf>,
     /// Credentials and settings of the target: lines of `name = value`
     #[arg(long, value_name = "FILE", env = "DROVER_BACKUP_OPTIONS_FILE")]
     pub(super) options_file: Option<PathBuf>,
@@ -76,11 +82,23 @@ pub(crate) struct CreateArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_args(unless_all))]
 pub(crate) struct LsArguments {
     /// Only those of this volume
     pub(super) volume: Option<String>,
+    /// The latest of each volume of every host of the cluster, and in which repositories they are
+    #[arg(long)]
+    pub(super) all: bool,
     #[command(flatten)]
     pub(super) place: Where,
+}
+
+/// The catalogue of the cluster is in no repository.
+fn unless_all(argument: Arg) -> Arg {
+    match argument.get_id().as_str() {
+        "repository" | "password_file" => argument.required(false).required_unless_present("all"),
+        _ => argument,
+    }
 }
 
 #[derive(Debug, Args)]

@@ -53,7 +53,8 @@ impl Removal<'_> {
         let held = self
             .delete_below(&["copies/", "attachments/", "keys/"], name)
             .await?;
-        for kind in ["containers", "owners"] {
+        // Its backups are still where they were sent.
+        for kind in ["containers", "owners", "volumes"] {
             self.delete_all(&format!("{kind}/{name}/")).await?;
         }
         if !found && blocks.is_empty() && held == 0 {

@@ -16,7 +16,6 @@ use drover_model::VolumeId;
 use drover_storage::{Access, Backend, Object};
 use drover_volumes::SnapshotRecord;
 use drover_volumes::VolumeOptions;
-use drover_volumes::options::BackupSource;
 use drover_volumes::record::{LastBackup, SnapshotReason, VolumeRecord};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tracing::{info, warn};
@@ -140,16 +139,12 @@ pub(super) fn repository(options: &VolumeOptions) -> Result<Repository> {
     })
 }
 
-/// The backup that an option names.
-pub(super) fn selector(wanted: &BackupSource) -> Selector {
-    Selector {
-        volume: wanted.volume.to_string(),
-        when: wanted.when.clone(),
-        host: None,
-    }
-}
-
 impl Work {
+    /// The name of this host, as repositories and the catalogue have it.
+    pub(crate) fn host(&self) -> &str {
+        &self.backups.host
+    }
+
     /// Where a volume is attached while it is being made: restored from a backup, or given to its owner.
     pub(crate) fn restore_point(&self, volume: &VolumeId) -> PathBuf {
         let folder = self.mount_folder().with_file_name("restores");
@@ -198,7 +193,7 @@ impl Work {
         &self,
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
-        wanted: &BackupSource,
+        wanted: &Selector,
     ) -> Result<()> {
         let outcome = match self.device_to_restore(backend, record, wanted).await? {
             Some(device) => {
@@ -228,7 +223,7 @@ impl Work {
         &self,
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
-        wanted: &BackupSource,
+        wanted: &Selector,
     ) -> Result<()> {
         let at = self.restore_point(&record.id);
         let object = Object::Volume(record.id.clone());
@@ -244,10 +239,10 @@ impl Work {
     async fn write_back(
         &self,
         record: &VolumeRecord,
-        wanted: &BackupSource,
+        wanted: &Selector,
         target: Target,
     ) -> Result<()> {
-        let backup = selector(wanted);
+        let backup = wanted.clone();
         let request = Request {
             repository: repository(&record.options)?,
             operation: Operation::Restore(Restore { backup, target }),

@@ -13,6 +13,7 @@ use drover_volumes::options::OnRemove;
 use drover_volumes::record::{BackupHistory, VolumeRecord, VolumeState};
 use tracing::{info, warn};
 
+use super::elsewhere::Wanted;
 use super::{Work, blocking, new_id, reference};
 use crate::clock::now;
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ impl Work {
         name: &VolumeName,
         given: &BTreeMap<String, String>,
     ) -> Result<()> {
-        let mut options = VolumeOptions::parse(given)?;
+        let mut options = VolumeOptions::parse(&self.with_settings(given))?;
         if is_anonymous(name) && !given.contains_key("on-remove") {
             // Nobody could name it to have it back.
             options.on_remove = OnRemove::Delete;
@@ -46,12 +47,22 @@ impl Work {
             Some(record) => self.purge(&record).await?,
             None => {}
         }
-        let record = self.make(name, options).await?;
+        let wanted = self.wanted_backup(&mut options).await?;
+        let made = self.make(name, options, wanted.as_ref()).await;
+        let record = made.map_err(|error| match &wanted {
+            Some(wanted) => wanted.explain(error),
+            None => error,
+        })?;
         info!(volume = %name, backend = %record.backend, "created");
         Ok(())
     }
 
-    async fn make(&self, name: &VolumeName, options: VolumeOptions) -> Result<VolumeRecord> {
+    async fn make(
+        &self,
+        name: &VolumeName,
+        options: VolumeOptions,
+        wanted: Option<&Wanted>,
+    ) -> Result<VolumeRecord> {
         let source = self.source(&options)?;
         let backend = match &source {
             Some((record, _)) => self.pools.of(record.backend).await?,
@@ -62,7 +73,7 @@ impl Work {
             .await?;
         let inherited = match &source {
             Some((record, _)) => record.size,
-            None => self.size_of_backup(&backend, &options).await?,
+            None => self.size_of_backup(&backend, &options, wanted).await?,
         };
         let size = options.size.or(inherited);
         self.refuse_larger_than_pool(&backend, size).await?;
@@ -82,7 +93,7 @@ impl Work {
         };
         self.catalogue.put(&record)?;
         let made = self
-            .make_on(&backend, &record, source.map(|(_, object)| object))
+            .make_on(&backend, &record, source.map(|(_, object)| object), wanted)
             .await;
         record.state = VolumeState::Ready;
         // Before the engine hears of it: what is there is known again, whatever happens to the records.
@@ -136,6 +147,7 @@ impl Work {
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
         source: Option<Object>,
+        wanted: Option<&Wanted>,
     ) -> Result<()> {
         let shape = Shape {
             size: record.size,
@@ -148,8 +160,9 @@ impl Work {
             Some(source) => making.clone_object(&id, source, &shape),
         })
         .await?;
-        if let Some(wanted) = &record.options.from_backup {
-            self.restore_backup(backend, record, wanted).await?;
+        if let Some(wanted) = wanted {
+            self.restore_backup(backend, record, &wanted.selector)
+                .await?;
         }
         // Where it is looked for when a kill comes: the place of its name may be another's by then.
         let at = self.restore_point(&record.id);
@@ -175,7 +188,8 @@ impl Work {
     }
 }
 
-fn is_anonymous(name: &VolumeName) -> bool {
+/// Whether the engine has made a name for it.
+pub(crate) fn is_anonymous(name: &VolumeName) -> bool {
     let text = name.as_str();
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -8,15 +8,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_backup_protocol::{Backup, ByteRange, Created, Operation, Outcome, Request, Source};
+use drover_backup_protocol::{
+    Backup, ByteRange, Created, Operation, Outcome, Request, Selector, Source,
+};
 use drover_model::{ByteSize, VolumeId};
 use drover_storage::{Backend, Object, program};
 use drover_volumes::VolumeOptions;
-use drover_volumes::options::BackupSource;
 use drover_volumes::record::{BackupBase, SnapshotReason, SnapshotRecord, VolumeRecord};
 use tracing::warn;
 
-use super::backup::{repository, selector};
+use super::backup::repository;
+use super::elsewhere::Wanted;
 use super::{Work, blocking, new_id, reference};
 use crate::error::{Error, Result};
 use crate::worker;
@@ -131,14 +133,17 @@ impl Work {
         &self,
         backend: &Arc<dyn Backend>,
         options: &VolumeOptions,
+        wanted: Option<&Wanted>,
     ) -> Result<Option<ByteSize>> {
-        let Some(wanted) = &options.from_backup else {
+        let Some(wanted) = wanted else {
             return Ok(None);
         };
         if !backend.abilities().needs_size {
             return Ok(None);
         }
-        let found = self.find_backup(&new_id()?, options, wanted).await?;
+        let found = self
+            .find_backup(&new_id()?, options, &wanted.selector)
+            .await?;
         if !found.block {
             return Ok(None);
         }
@@ -156,12 +161,12 @@ impl Work {
         &self,
         volume: &VolumeId,
         options: &VolumeOptions,
-        wanted: &BackupSource,
+        wanted: &Selector,
     ) -> Result<Backup> {
         let request = Request {
             repository: repository(options)?,
             operation: Operation::Find {
-                backup: selector(wanted),
+                backup: wanted.clone(),
             },
         };
         match self.run_worker(volume, &request).await? {
@@ -175,7 +180,7 @@ impl Work {
         &self,
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
-        wanted: &BackupSource,
+        wanted: &Selector,
     ) -> Result<Option<PathBuf>> {
         let found = self
             .find_backup(&record.id, &record.options, wanted)

@@ -43,6 +43,8 @@ pub(super) const NAMES: &[&str] = &[
     "volumes.volume_group",
     "volumes.thin_pool",
     "volumes.loop_size",
+    "volumes.backup_password_file",
+    "volumes.backup_options_file",
     "volumes.trash_window",
     "volumes.reserve",
 ];
@@ -305,6 +307,18 @@ fn read_volumes(reader: &mut Reader, settings: &mut Settings) {
             size.filter(|size| size.bytes() >= 256 << 20).map(Some)
         },
     );
+    for (file, name) in [
+        (
+            &mut volumes.backup_password_file,
+            "volumes.backup_password_file",
+        ),
+        (
+            &mut volumes.backup_options_file,
+            "volumes.backup_options_file",
+        ),
+    ] {
+        reader.read(file, name, PATH, |text| parse::path(text).map(Some));
+    }
     reader.read(
         &mut volumes.trash_window,
         "volumes.trash_window",

@@ -166,6 +166,8 @@ fn every_setting_is_written_and_every_written_one_is_a_setting() {
             volume_group: Some("data".to_owned()),
             thin_pool: Some("pool".to_owned()),
             loop_size: Some("10G".parse().unwrap()),
+            backup_password_file: Some("/etc/drover/backup-password".into()),
+            backup_options_file: Some("/etc/drover/backup-options".into()),
             ..VolumeSettings::default()
         },
         ..Settings::default()

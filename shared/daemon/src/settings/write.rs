@@ -1,6 +1,6 @@
 //! Settings as the texts that read back as the same values.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -91,20 +91,28 @@ pub(super) fn texts(settings: &Settings) -> Vec<(&'static str, String)> {
     texts.filter_map(present).collect()
 }
 
-fn volume_texts(settings: &Settings) -> [(&'static str, Option<String>); 7] {
+fn volume_texts(settings: &Settings) -> [(&'static str, Option<String>); 9] {
     let volumes = &settings.volumes;
-    let path = volumes.path.as_ref();
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     [
         (
             "volumes.backend",
             Some(parse::backend_text(volumes.backend).to_owned()),
         ),
-        ("volumes.path", path.map(|path| path.display().to_string())),
+        ("volumes.path", path(&volumes.path)),
         ("volumes.volume_group", volumes.volume_group.clone()),
         ("volumes.thin_pool", volumes.thin_pool.clone()),
         (
             "volumes.loop_size",
             volumes.loop_size.map(|size| size.to_string()),
+        ),
+        (
+            "volumes.backup_password_file",
+            path(&volumes.backup_password_file),
+        ),
+        (
+            "volumes.backup_options_file",
+            path(&volumes.backup_options_file),
         ),
         (
             "volumes.trash_window",

@@ -1,0 +1,240 @@
+//! The catalogue of volumes, snapshots and backups: written by each host's `drover-vol` for its own, and read by all.
+//!
+//! This process decides nothing by it. Volumes go with their host; backups stay, since they are somewhere else.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use drover_control_api::catalogue::{
+    BackupEntryRecord, Catalogue, CatalogueBackup, CatalogueEvent, CatalogueTable, HostBackup,
+    HostVolume, Presence, RecordCatalogue, VolumeEntryRecord,
+};
+use drover_control_api::{Empty, Failure};
+use drover_http::Response;
+use drover_model::{HostName, VolumeName};
+use drover_store::Transaction;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use crate::context::{Context, store_failure};
+use crate::lines::{Gone, Pieces, SIGN_OF_LIFE};
+use crate::mirror::Snapshot;
+
+/// Where the records of volumes are: `volumes/<host>/<id>`.
+const VOLUMES: &str = "volumes/";
+/// Where those of backups are: `backups/<host>/<volume>/<repository>`.
+const BACKUPS: &str = "backups/";
+/// How many volumes are written in one transaction: each may have as many snapshots as are told.
+const AT_ONCE: usize = 50;
+
+/// Writes down what a host says of its own.
+///
+/// # Errors
+/// When this host was removed from its cluster, or the store does not answer.
+pub async fn record(context: &Context, told: RecordCatalogue) -> Result<Empty, Failure> {
+    context.refuse_when_fenced()?;
+    let host = context.host();
+    for volumes in told.volumes.chunks(AT_ONCE) {
+        let mut batch = Transaction::new();
+        for volume in volumes {
+            let (version, volume) = (1, volume.clone());
+            let key = volume_key(host, volume.id.as_str());
+            let put = batch.put_record(key, &VolumeEntryRecord { version, volume });
+            batch = put.map_err(|error| store_failure(&error))?;
+        }
+        context.commit_own(batch).await?;
+    }
+    let mut batch = Transaction::new();
+    for backup in told.backups {
+        batch = with_room(context, batch).await?;
+        let (key, version) = (backup_key(host, &backup), 1);
+        let put = batch.put_record(key, &BackupEntryRecord { version, backup });
+        batch = put.map_err(|error| store_failure(&error))?;
+    }
+    let gone = told.gone.iter().map(|id| volume_key(host, id.as_str()));
+    let dropped = told.dropped.iter().map(|backup| backup_key(host, backup));
+    for key in gone.chain(dropped).collect::<Vec<_>>() {
+        batch = with_room(context, batch).await?.delete(key);
+    }
+    context.commit_own(batch).await?;
+    Ok(Empty {})
+}
+
+async fn with_room(context: &Context, batch: Transaction) -> Result<Transaction, Failure> {
+    if batch.room() > 0 {
+        return Ok(batch);
+    }
+    context.commit_own(batch).await?;
+    Ok(Transaction::new())
+}
+
+fn volume_key(host: &HostName, id: &str) -> String {
+    format!("{VOLUMES}{host}/{id}")
+}
+
+/// A URL may be longer than a key, and has what a key has not: its hash stands for it.
+fn backup_key(host: &HostName, backup: &CatalogueBackup) -> String {
+    let hash = Sha256::digest(backup.to.as_bytes());
+    let start: String = hash.iter().take(8).map(|it| format!("{it:02x}")).collect();
+    format!("{BACKUPS}{host}/{}/{start}", backup.volume)
+}
+
+/// Tells what is written down of this host, and then what changes.
+#[must_use]
+pub fn stream(context: &Context) -> Response {
+    let (pieces, response) = Pieces::stream();
+    let cluster = context.cluster.clone();
+    let teller = Teller {
+        host: context.host().clone(),
+        told: None,
+    };
+    // It ends when nobody listens; the response ends with it, at a stop.
+    drover_daemon::task::spawn("catalogue stream", async move {
+        // Its only failure is that nobody listens any more.
+        drop(follow(cluster, teller, pieces).await);
+    });
+    response
+}
+
+async fn follow(
+    mut cluster: watch::Receiver<Snapshot>,
+    mut teller: Teller,
+    mut pieces: Pieces,
+) -> Result<(), Gone> {
+    loop {
+        let snapshot = cluster.borrow_and_update().clone();
+        if snapshot.is_complete() {
+            for event in teller.news(&snapshot) {
+                pieces.event(&event).await?;
+            }
+            pieces.flush().await?;
+        }
+        // Each arm is cancel-safe.
+        tokio::select! {
+            changed = cluster.changed() => changed.map_err(|_closed| Gone)?,
+            () = pieces.closed() => return Err(Gone),
+            () = tokio::time::sleep(SIGN_OF_LIFE) => pieces.sign_of_life().await?,
+        }
+    }
+}
+
+/// What a listener was told.
+struct Teller {
+    host: HostName,
+    /// Each key with the revision that was told.
+    told: Option<BTreeMap<String, u64>>,
+}
+
+impl Teller {
+    /// What a listener does not know yet. Nothing is read but what has changed.
+    fn news(&mut self, snapshot: &Snapshot) -> Vec<CatalogueEvent> {
+        let prefixes = [VOLUMES, BACKUPS].map(|kind| format!("{kind}{}/", self.host));
+        let entries = prefixes.iter().flat_map(|prefix| {
+            let entries = snapshot.under(prefix);
+            entries.map(|(_, entry)| (entry.key.clone(), entry.revision))
+        });
+        let now: BTreeMap<String, u64> = entries.collect();
+        if self.told.as_ref() == Some(&now) {
+            return Vec::new();
+        }
+        // A backup that is listed no longer is so rare that it has no event of its own.
+        let known = self.told.take().and_then(|known| {
+            let gone = known.keys().filter(|key| !now.contains_key(*key));
+            let gone = gone.map(|key| self.gone(key));
+            Some((gone.collect::<Option<Vec<_>>>()?, known))
+        });
+        let (mut events, known) =
+            known.unwrap_or_else(|| (vec![CatalogueEvent::Reset], BTreeMap::new()));
+        let changed = now
+            .iter()
+            .filter(|(key, revision)| known.get(*key) != Some(*revision));
+        events.extend(changed.filter_map(|(key, _)| entry(snapshot, key)));
+        events.push(CatalogueEvent::Synced);
+        self.told = Some(now);
+        events
+    }
+
+    fn gone(&self, key: &str) -> Option<CatalogueEvent> {
+        let id = key
+            .strip_prefix(&volume_key(&self.host, ""))?
+            .parse()
+            .ok()?;
+        Some(CatalogueEvent::VolumeGone { id })
+    }
+}
+
+fn entry(snapshot: &Snapshot, key: &str) -> Option<CatalogueEvent> {
+    if key.starts_with(BACKUPS) {
+        let record: BackupEntryRecord = snapshot.record(key)?;
+        return Some(CatalogueEvent::Backup(record.backup));
+    }
+    let record: VolumeEntryRecord = snapshot.record(key)?;
+    Some(CatalogueEvent::Volume(record.volume))
+}
+
+/// See [`Catalogue`].
+#[must_use]
+pub fn table(context: &Context, asked: &Catalogue) -> CatalogueTable {
+    let snapshot = context.cluster.borrow().clone();
+    rows(&snapshot, context.host(), asked)
+}
+
+fn rows(snapshot: &Snapshot, own: &HostName, asked: &Catalogue) -> CatalogueTable {
+    let presence = |host: &HostName| {
+        if host == own || snapshot.entry(&format!("alive/{host}")).is_some() {
+            Presence::Present
+        } else if snapshot.entry(&format!("hosts/{host}")).is_some() {
+            Presence::Away
+        } else {
+            Presence::Removed
+        }
+    };
+    let host_of = |rest: &str| rest.split('/').next()?.parse::<HostName>().ok();
+    let is_wanted = |name: &VolumeName| asked.volume.as_ref().is_none_or(|wanted| wanted == name);
+    let volumes = snapshot.records::<VolumeEntryRecord>(VOLUMES);
+    let volumes = volumes.filter_map(|(rest, record)| {
+        let (host, volume) = (host_of(rest)?, record.volume);
+        let presence = presence(&host);
+        let row = HostVolume {
+            host,
+            presence,
+            volume,
+        };
+        is_wanted(&row.volume.name).then_some(row)
+    });
+    let mut volumes: Vec<HostVolume> = volumes.collect();
+    volumes.sort_by(|one, other| {
+        let key = |it: &HostVolume| (it.volume.name.clone(), it.host.clone());
+        key(one).cmp(&key(other))
+    });
+    let backups = snapshot.records::<BackupEntryRecord>(BACKUPS);
+    let backups = backups.filter_map(|(rest, record)| {
+        let (host, backup) = (host_of(rest)?, record.backup);
+        let presence = presence(&host);
+        let row = HostBackup {
+            host,
+            presence,
+            backup,
+        };
+        is_wanted(&row.backup.volume).then_some(row)
+    });
+    let mut backups: Vec<HostBackup> = backups.collect();
+    backups.sort_by(|one, other| {
+        let key = |it: &HostBackup| {
+            (
+                it.backup.volume.clone(),
+                it.host.clone(),
+                it.backup.to.clone(),
+            )
+        };
+        key(one).cmp(&key(other))
+    });
+    CatalogueTable {
+        volumes,
+        backups,
+        problem: snapshot.problem.clone(),
+        problem_since: snapshot.problem_since,
+    }
+}

@@ -1,0 +1,104 @@
+//! What a listener is told, and what a question is answered.
+
+use drover_store::Entry;
+
+use super::*;
+
+const VOLUME: &str = r#"{"version":1,"id":"00000000000000aa","name":"pg","backend":"btrfs","state":"ready","size":null,"created_at":7,"snapshots":[]}"#;
+
+fn backup_entry(host: &str, to: &str, revision: u64) -> Entry {
+    let backup = CatalogueBackup {
+        volume: "pg".parse().unwrap(),
+        to: to.to_owned(),
+        id: "4f1c02aa".to_owned(),
+        by: "one".to_owned(),
+        taken_at: 9,
+        size: 10,
+    };
+    let version = 1;
+    Entry {
+        key: backup_key(&host.parse().unwrap(), &backup),
+        value: serde_json::to_vec(&BackupEntryRecord { version, backup }).unwrap(),
+        revision,
+    }
+}
+
+fn entry(key: &str, value: &str, revision: u64) -> Entry {
+    Entry {
+        key: key.to_owned(),
+        value: value.as_bytes().to_vec(),
+        revision,
+    }
+}
+
+fn words(events: Vec<CatalogueEvent>) -> String {
+    let words = events.into_iter().map(|event| match event {
+        CatalogueEvent::Reset => "reset".to_owned(),
+        CatalogueEvent::Volume(volume) => volume.name.to_string(),
+        CatalogueEvent::VolumeGone { id } => format!("-{id}"),
+        CatalogueEvent::Backup(backup) => backup.to,
+        CatalogueEvent::Synced => "synced".to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_listener_is_told_all_and_then_what_changes() {
+    let mut teller = Teller {
+        host: "one".parse().unwrap(),
+        told: None,
+    };
+    let mut told = |entries: &[Entry]| words(teller.news(&Snapshot::of(entries.to_vec())));
+    let volume = entry("volumes/one/00000000000000aa", VOLUME, 1);
+    let elsewhere = entry("volumes/two/00000000000000bb", VOLUME, 1);
+    assert_eq!(told(&[]), "reset synced");
+    assert_eq!(told(std::slice::from_ref(&elsewhere)), "");
+    let mut all = vec![volume, elsewhere, backup_entry("one", "/first", 2)];
+    assert_eq!(told(&all), "/first pg synced");
+    assert_eq!(told(&all), "");
+    all.push(backup_entry("one", "/second", 3));
+    assert_eq!(told(&all), "/second synced");
+    all.remove(0);
+    assert_eq!(told(&all), "-00000000000000aa synced");
+    all.pop();
+    assert_eq!(told(&all), "reset /first synced");
+}
+
+#[test]
+fn a_host_that_is_away_or_removed_is_said_to_be() {
+    let entries = vec![
+        entry("hosts/away", "{}", 1),
+        entry("hosts/there", "{}", 1),
+        entry("alive/there", "{}", 1),
+        entry("volumes/own/00000000000000aa", VOLUME, 1),
+        entry("volumes/away/00000000000000aa", VOLUME, 1),
+        entry("volumes/there/00000000000000aa", VOLUME, 1),
+        backup_entry("removed", "/there", 2),
+        entry("volumes/broken/00000000000000aa", "{}", 1),
+    ];
+    let own = "own".parse().unwrap();
+    let asked = |name: &str| Catalogue {
+        volume: Some(name.parse().unwrap()),
+    };
+    let snapshot = Snapshot::of(entries);
+    let found = rows(&snapshot, &own, &asked("pg"));
+    let hosts = found
+        .volumes
+        .iter()
+        .map(|it| (it.host.as_str(), it.presence));
+    assert_eq!(
+        hosts.collect::<Vec<_>>(),
+        [
+            ("away", Presence::Away),
+            ("own", Presence::Present),
+            ("there", Presence::Present)
+        ]
+    );
+    let backup = found.backups.first().unwrap();
+    assert_eq!(backup.presence, Presence::Removed);
+    assert_eq!(
+        rows(&snapshot, &own, &asked("other")),
+        CatalogueTable::default()
+    );
+    assert_eq!(rows(&snapshot, &own, &Catalogue::default()), found);
+}
