@@ -140,26 +140,39 @@ pub fn request(method: &str, uri: &str, headers: &str, body: Option<&Value>) -> 
 pub fn container(image: &str, volume: &str, port: &str, label: &str, length: usize) -> Value {
     let value = "x".repeat(80);
     let mut environment = Vec::new();
-    loop {
-        let body = json!({
-            "Image": image,
-            "Cmd": ["serve", "--port", "8080"],
-            "Env": environment,
-            "ExposedPorts": {"8080/tcp": {}},
-            "Labels": {"com.example.team": "shop", "com.example.build": label},
-            "HostConfig": {
-                "Binds": [format!("{volume}:/data")],
-                "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": port}]},
-                "NetworkMode": "bridge",
-                "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
-                "Memory": 536_870_912,
-                "LogConfig": {"Type": "", "Config": {}},
-            },
-            "NetworkingConfig": {"EndpointsConfig": {"bridge": {}}},
-        });
-        if body.to_string().len() >= length {
-            return body;
-        }
-        environment.push(format!("SETTING_{}={value}", environment.len()));
+    let mut filled = with_environment(image, volume, port, label, &environment)
+        .to_string()
+        .len();
+    while filled < length {
+        let setting = format!("SETTING_{}={value}", environment.len());
+        // Quotes and a comma.
+        filled += setting.len() + 3;
+        environment.push(setting);
     }
+    with_environment(image, volume, port, label, &environment)
+}
+
+fn with_environment(
+    image: &str,
+    volume: &str,
+    port: &str,
+    label: &str,
+    environment: &[String],
+) -> Value {
+    json!({
+        "Image": image,
+        "Cmd": ["serve", "--port", "8080"],
+        "Env": environment,
+        "ExposedPorts": {"8080/tcp": {}},
+        "Labels": {"com.example.team": "shop", "com.example.build": label},
+        "HostConfig": {
+            "Binds": [format!("{volume}:/data")],
+            "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": port}]},
+            "NetworkMode": "bridge",
+            "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
+            "Memory": 536_870_912,
+            "LogConfig": {"Type": "", "Config": {}},
+        },
+        "NetworkingConfig": {"EndpointsConfig": {"bridge": {}}},
+    })
 }
