@@ -51,7 +51,7 @@ fn image(folder: &Path) -> PathBuf {
                 "--exclude=*/locale/*",
             ]),
     );
-    let script = "mount -t tmpfs -o mode=755 tmpfs $0/dev && mknod -m 666 $0/dev/null c 1 3 && mknod -m 666 $0/dev/zero c 1 5 && \
+    let script = "chmod 755 $0 && mount -t tmpfs -o mode=755 tmpfs $0/dev && mknod -m 666 $0/dev/null c 1 3 && mknod -m 666 $0/dev/zero c 1 5 && \
                   mknod -m 666 $0/dev/urandom c 1 9 && mkdir -m 1777 $0/dev/shm";
     said(Command::new("sh").args(["-ec", script]).arg(&root));
     root
@@ -74,6 +74,8 @@ impl Server {
         ));
         let began = Instant::now();
         while server.run("psql -X -At -c 'SELECT 1'").is_err() {
+            let ended = server.children[0].try_wait().unwrap();
+            assert!(ended.is_none(), "{name}: {}", server.log());
             assert!(began.elapsed() < PATIENCE, "{name}: {}", server.log());
             sleep(Duration::from_secs(1));
         }
@@ -86,7 +88,7 @@ impl Server {
         command.args([
             "/bin/sh",
             "-c",
-            &format!("export PGHOST=/tmp/{}; {script}", self.name),
+            &format!("export LC_ALL=C PGHOST=/tmp/{}; {script}", self.name),
         ]);
         command.stdin(Stdio::null());
         command
