@@ -38,6 +38,8 @@ pub(crate) struct Entry {
     pub(crate) paths: Vec<HostPath>,
     /// The volumes of a container.
     pub(crate) volumes: Vec<String>,
+    /// Whether it may have more of both: it was made with those of another container, and the engine has not listed it since.
+    pub(crate) may_have_more: bool,
 }
 
 /// A folder or file of the host.
@@ -69,8 +71,10 @@ pub(crate) struct Inventory {
     known: Mutex<Known>,
     /// How many times the engine was asked and has answered.
     looked: watch::Sender<u64>,
-    /// How many times somebody has wanted it asked.
+    /// Somebody waits for it to be asked.
     wanted: Notify,
+    /// Something has come or gone: it is to be asked soon.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +94,7 @@ impl Inventory {
             known: Mutex::default(),
             looked: watch::Sender::new(0),
             wanted: Notify::new(),
+            changed: Notify::new(),
         }
     }
 
@@ -97,11 +102,12 @@ impl Inventory {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a name or id in a call stands for. What is not known is looked for once more.
-    pub(crate) async fn find(&self, kind: Kind, name: &str) -> Found {
+    /// What a name or id in a call stands for. What is not known is looked for once more; what it mounts, where that is asked for, too.
+    pub(crate) async fn find(&self, kind: Kind, name: &str, with_mounts: bool) -> Found {
         let name = name.trim_start_matches('/');
         let first = self.known().find(kind, name);
-        if first != Found::Nothing && first != Found::Unclear {
+        let is_enough = |entry: &Entry| !(with_mounts && entry.may_have_more);
+        if matches!(&first, Found::Entry(entry) if is_enough(entry)) {
             return first;
         }
         if self.look_anew().await {
@@ -133,7 +139,7 @@ impl Inventory {
         entries.retain(|_, other| other.name != entry.name || other.name.is_empty());
         entries.insert(entry.id.clone(), entry);
         drop(known);
-        self.wanted.notify_one();
+        self.changed.notify_one();
     }
 
     /// Notes that something was removed by a call that is being answered; by an id that names it alone.
@@ -141,12 +147,17 @@ impl Inventory {
         if let Some(entries) = self.known().entries.get_mut(&kind) {
             entries.remove(id);
         }
+        self.changed.notify_one();
+    }
+
+    /// Has everything looked at again: names may mean something else.
+    pub(crate) fn look_at_once(&self) {
         self.wanted.notify_one();
     }
 
-    /// Has everything looked at again soon.
+    /// Has everything looked at again together with what else changes within a moment.
     pub(crate) fn look_soon(&self) {
-        self.wanted.notify_one();
+        self.changed.notify_one();
     }
 
     /// A volume without a name of its own belongs to who made the container that it was made with.

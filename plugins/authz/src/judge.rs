@@ -202,7 +202,7 @@ impl Judge {
             let owner = self.owners.of(kind, id);
             return (Object { owner, ..somebodys }, None);
         }
-        match self.inventory.find(kind, id).await {
+        match self.inventory.find(kind, id, shows_mounts(facet)).await {
             Found::Unclear => (somebodys, None),
             Found::Nothing => {
                 let name = id.to_owned();
@@ -256,6 +256,18 @@ fn request_makes_it(facet: &Facet) -> bool {
     facet.action == "ContainerCreate"
 }
 
+/// Whether a facet takes what its resource mounts: a volume's folder, another container's volumes.
+fn takes_mounts(facet: &Facet) -> bool {
+    let volumes_of = facet.action == action::JOIN_CONTAINER
+        && facet.facts.get("value") == Some(&Fact::Text("volumes".to_owned()));
+    facet.action == action::MOUNT_VOLUME || volumes_of
+}
+
+/// Whether what a facet's resource mounts has to be known to decide on it.
+fn shows_mounts(facet: &Facet) -> bool {
+    takes_mounts(facet) || STARTING.contains(&facet.action)
+}
+
 /// What stands behind a resource: the host's folder of a volume, the volumes and folders of another container, and the folders of one's own
 /// container that is started, where they lead somewhere else than they say: they may have led there when it was made, or not.
 fn behind(facet: &Facet, entry: &Entry, is_own: bool) -> Vec<Facet> {
@@ -269,9 +281,7 @@ fn behind(facet: &Facet, entry: &Entry, is_own: bool) -> Vec<Facet> {
         let led_away = paths.filter(|each| paths::to_decide_on(&each.path) != each.path);
         return led_away.map(path).collect();
     }
-    let volumes_of = facet.action == action::JOIN_CONTAINER
-        && facet.facts.get("value") == Some(&Fact::Text("volumes".to_owned()));
-    if facet.action != action::MOUNT_VOLUME && !volumes_of {
+    if !takes_mounts(facet) {
         return Vec::new();
     }
     let volume = |name: &String| {

@@ -1,11 +1,10 @@
-//! When the engine is asked: whenever somebody wants it, and after its events.
+//! When the engine is asked: whenever a call waits for it, and a moment after something has come or gone.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use drover_authorization::Kind;
 use serde::Deserialize;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -22,11 +21,10 @@ const EVENTS: &str = "/events?filters=%7B%22event%22%3A%5B%22create%22%2C%22dest
 /// Asks the engine whenever somebody wants it asked, and follows its events, as long as the process runs. What it says to be gone is
 /// nobody's.
 pub(crate) async fn follow(inventory: Arc<Inventory>, owners: Arc<Owners>) {
-    let told = Notify::new();
     tokio::join!(
         look_when_wanted(&inventory, &owners),
-        follow_events(&inventory, &owners, &told),
-        look_after_events(&inventory, &told),
+        follow_events(&inventory, &owners),
+        look_after_changes(&inventory),
     );
 }
 
@@ -75,15 +73,16 @@ struct Actor {
     id: String,
 }
 
-async fn follow_events(inventory: &Inventory, owners: &Owners, told: &Notify) {
+async fn follow_events(inventory: &Inventory, owners: &Owners) {
     loop {
         if let Ok(mut lines) = inventory.engine.lines(EVENTS).await {
-            told.notify_one();
+            inventory.look_soon();
             while let Ok(Some(line)) = lines.next().await {
                 if let Some((kind, id, at)) = gone(&line) {
                     owners.forget_gone(kind, &id, at);
+                    inventory.forget(kind, &id);
                 }
-                told.notify_one();
+                inventory.look_soon();
             }
         }
         sleep(AGAIN).await;
@@ -103,11 +102,11 @@ fn gone(line: &str) -> Option<(Kind, String, SystemTime)> {
     (event.action == "destroy").then_some((kind, event.actor.id, at))
 }
 
-async fn look_after_events(inventory: &Inventory, told: &Notify) {
+async fn look_after_changes(inventory: &Inventory) {
     loop {
-        told.notified().await;
+        inventory.changed.notified().await;
         sleep(TOGETHER).await;
-        inventory.look_soon();
+        inventory.look_at_once();
     }
 }
 

@@ -99,6 +99,7 @@ impl From<ContainerRow> for Entry {
             paths: of("bind").map(MountRow::host_path).collect(),
             volumes: of("volume").map(|mount| mount.name.clone()).collect(),
             id: row.id,
+            may_have_more: false,
         }
     }
 }

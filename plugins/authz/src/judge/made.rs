@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use drover_authorization::{Call, Fact, Kind, Request};
+use drover_authorization::{Call, Fact, Kind, Request, action};
 use drover_policy::Principal;
 
-use super::Judge;
-use crate::inventory::Entry;
+use super::{Judge, takes_mounts};
+use crate::inventory::{Entry, HostPath};
 
 /// Operations whose answer names what was made.
 const MAKING: &[&str] = &[
@@ -17,16 +17,9 @@ const MAKING: &[&str] = &[
 ];
 /// The operation that frees a name which is somebody's.
 const VOLUME_DELETE: &str = "VolumeDelete";
-/// Operations after which names may mean something else. What they remove is forgotten by the engine's events, which name its id: by a
+/// Operations after which a name may mean something else that is there. Of what is removed the engine's events tell, which name its id: by a
 /// name it may be another one's already.
-const CHANGING: &[&str] = &[
-    "ContainerDelete",
-    "ContainerPrune",
-    "ContainerRename",
-    "NetworkDelete",
-    "NetworkPrune",
-    "VolumePrune",
-];
+const CHANGING: &[&str] = &["ContainerRename"];
 
 /// The volume that a call removes.
 pub(super) fn removed_volume(request: &Request) -> Option<&str> {
@@ -56,7 +49,7 @@ impl Judge {
             self.owners.end_removal(Kind::Volume, volume);
             self.inventory.forget(Kind::Volume, volume);
         } else if CHANGING.contains(&operation) {
-            self.inventory.look_soon();
+            self.inventory.look_at_once();
         }
     }
 
@@ -111,8 +104,76 @@ impl Judge {
                 id,
                 name,
                 labels,
-                ..Entry::default()
+                ..mounts(request)
             },
         );
+    }
+}
+
+/// What is mounted by what a call makes, as far as the call tells.
+fn mounts(request: &Request) -> Entry {
+    let mut entry = Entry::default();
+    for facet in &request.facets {
+        let id = &facet.resource.id;
+        match facet.action {
+            action::MOUNT_HOST_PATH => entry.paths.push(HostPath {
+                path: id.clone(),
+                read_only: facet.facts.get("readOnly") == Some(&Fact::Bool(true)),
+                propagation: match facet.facts.get("propagation") {
+                    Some(Fact::Text(propagation)) => propagation.clone(),
+                    _ => String::new(),
+                },
+            }),
+            action::MOUNT_VOLUME if !id.is_empty() => entry.volumes.push(id.clone()),
+            _ => entry.may_have_more |= takes_mounts(facet),
+        }
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn made(host: &serde_json::Value) -> Entry {
+        let body = json!({"Image": "alpine", "HostConfig": host}).to_string();
+        let call = Call {
+            method: "POST",
+            uri: "/v1.41/containers/create?name=web",
+            content_type: Some("application/json"),
+            body: body.as_bytes(),
+        };
+        mounts(&Request::read(&call).unwrap())
+    }
+
+    #[test]
+    fn what_is_made_is_known_with_its_mounts() {
+        let path = |path: &str, read_only, propagation: &str| HostPath {
+            path: path.to_owned(),
+            read_only,
+            propagation: propagation.to_owned(),
+        };
+        let entry = made(&json!({
+            "Binds": ["/srv/a:/a:ro", "data:/data"],
+            "Mounts": [
+                {"Type": "bind", "Source": "/srv/b", "Target": "/b", "BindOptions": {"Propagation": "rshared"}},
+                {"Type": "volume", "Source": "more", "Target": "/more"},
+                {"Type": "volume", "Target": "/nameless"},
+            ],
+        }));
+        assert_eq!(
+            entry.paths,
+            [path("/srv/a", true, ""), path("/srv/b", false, "rshared")]
+        );
+        assert_eq!(entry.volumes, ["data", "more"]);
+        assert!(!entry.may_have_more);
+    }
+
+    #[test]
+    fn those_of_another_container_are_not_known_from_the_call() {
+        assert!(made(&json!({"VolumesFrom": ["db"]})).may_have_more);
+        assert!(!made(&json!({"NetworkMode": "container:db"})).may_have_more);
     }
 }

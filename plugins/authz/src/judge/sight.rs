@@ -52,7 +52,7 @@ impl Sight {
 
     /// Whether something may be seen that is somewhere, or was: without its labels when nobody knows them any more.
     pub(crate) async fn sees_somewhere(&self, kind: Kind, id: &str, name: &str) -> bool {
-        match self.judge.inventory.find(kind, id).await {
+        match self.judge.inventory.find(kind, id, false).await {
             Found::Entry(entry) => self.sees(kind, &entry),
             Found::Unclear => false,
             Found::Nothing => self.sees(
