@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a question may take.
 const QUESTION: Duration = Duration::from_secs(5);
 
+/// What the engine is asked about.
+const LISTED: [Kind; 3] = [Kind::Container, Kind::Network, Kind::Volume];
+
 /// Something on the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -84,6 +87,9 @@ struct Known {
     /// The kinds of which it has left some out: those of drivers that do not answer.
     partial: HashSet<Kind>,
     entries: HashMap<Kind, HashMap<String, Entry>>,
+    /// The kinds that are to be asked about next.
+    wanted: HashSet<Kind>,
+    /// How many times the engine was asked, of those kinds that were wanted then.
     begun: u64,
 }
 
@@ -91,7 +97,10 @@ impl Inventory {
     pub(crate) fn new(engine: Client) -> Self {
         Self {
             engine,
-            known: Mutex::default(),
+            known: Mutex::new(Known {
+                wanted: HashSet::from(LISTED),
+                ..Known::default()
+            }),
             looked: watch::Sender::new(0),
             wanted: Notify::new(),
             changed: Notify::new(),
@@ -110,7 +119,7 @@ impl Inventory {
         if matches!(&first, Found::Entry(entry) if is_enough(entry)) {
             return first;
         }
-        if self.look_anew().await {
+        if self.look_anew(kind).await {
             return self.known().find(kind, name);
         }
         Found::Unclear
@@ -123,13 +132,20 @@ impl Inventory {
     }
 
     /// Has the engine asked once more, by the task that does, and waits for it.
-    async fn look_anew(&self) -> bool {
+    async fn look_anew(&self, kind: Kind) -> bool {
         let mut looked = self.looked.subscribe();
         // One that has begun already may have passed what we look for.
-        let target = self.known().begun + 1;
-        self.wanted.notify_one();
+        let target = self.want(&[kind]) + 1;
         let done = timeout(PATIENCE, looked.wait_for(|done| *done >= target)).await;
         matches!(done, Ok(Ok(_)))
+    }
+
+    /// Has the engine asked about these; how many times that was begun before.
+    fn want(&self, kinds: &[Kind]) -> u64 {
+        let mut known = self.known();
+        known.wanted.extend(kinds);
+        self.wanted.notify_one();
+        known.begun
     }
 
     /// Notes what was made by a call that has just been answered.
@@ -152,7 +168,7 @@ impl Inventory {
 
     /// Has everything looked at again: names may mean something else.
     pub(crate) fn look_at_once(&self) {
-        self.wanted.notify_one();
+        self.want(&LISTED);
     }
 
     /// Has everything looked at again together with what else changes within a moment.
@@ -182,35 +198,42 @@ impl Inventory {
         }
     }
 
+    /// Asks about what is wanted.
     async fn look(&self) -> Result<(), String> {
-        let number = {
+        let (number, wanted) = {
             let mut known = self.known();
             known.begun += 1;
-            known.begun
+            (known.begun, std::mem::take(&mut known.wanted))
         };
-        let containers = self
-            .get::<Vec<ContainerRow>>("/containers/json?all=1")
-            .await;
-        let networks = self.get::<Vec<NetworkRow>>("/networks").await;
-        // The one that asks plugins, and waits for those that are dead.
-        let volumes = self.get::<VolumeList>("/volumes").await;
-        let is_partial = volumes
-            .as_ref()
-            .is_ok_and(|list| list.warnings.as_ref().is_some_and(|all| !all.is_empty()));
-        let volumes = volumes.map(|list| list.volumes.unwrap_or_default());
-        let mut known = self.known();
-        known.partial = is_partial.then_some(Kind::Volume).into_iter().collect();
-        let faults = [
-            known.replace(Kind::Container, containers),
-            known.replace(Kind::Network, networks),
-            known.replace(Kind::Volume, volumes),
-        ];
-        drop(known);
-        self.looked.send_replace(number);
-        match faults.into_iter().flatten().next() {
-            None => Ok(()),
-            Some(fault) => Err(fault),
+        let mut outcome = Ok(());
+        for kind in LISTED.into_iter().filter(|kind| wanted.contains(kind)) {
+            outcome = outcome.and(self.look_at(kind).await);
         }
+        self.looked.send_replace(number);
+        outcome
+    }
+
+    async fn look_at(&self, kind: Kind) -> Result<(), String> {
+        let mut is_partial = false;
+        let entries = match kind {
+            Kind::Container => self
+                .get::<Vec<ContainerRow>>("/containers/json?all=1")
+                .await
+                .map(entries),
+            Kind::Network => self.get::<Vec<NetworkRow>>("/networks").await.map(entries),
+            // The one that asks plugins, and waits for those that are dead.
+            _ => self.get::<VolumeList>("/volumes").await.map(|list| {
+                is_partial = list.warnings.is_some_and(|all| !all.is_empty());
+                entries(list.volumes.unwrap_or_default())
+            }),
+        };
+        let mut known = self.known();
+        if is_partial {
+            known.partial.insert(kind);
+        } else {
+            known.partial.remove(&kind);
+        }
+        known.replace(kind, entries)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
@@ -225,21 +248,18 @@ impl Inventory {
 
 impl Known {
     /// Puts what the engine has answered in the place of what was known; the fault when it has not.
-    fn replace<T>(&mut self, kind: Kind, rows: Result<Vec<T>, String>) -> Option<String>
-    where
-        Entry: From<T>,
-    {
-        match rows {
-            Ok(rows) => {
-                let rows = rows.into_iter().map(Entry::from);
-                self.entries
-                    .insert(kind, rows.map(|entry| (entry.id.clone(), entry)).collect());
+    fn replace(&mut self, kind: Kind, entries: Result<Vec<Entry>, String>) -> Result<(), String> {
+        match entries {
+            Ok(entries) => {
+                let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry));
+                self.entries.insert(kind, entries.collect());
                 self.answered.insert(kind);
-                None
+                Ok(())
             }
             Err(fault) => {
                 self.answered.remove(&kind);
-                Some(fault)
+                self.wanted.insert(kind);
+                Err(fault)
             }
         }
     }
@@ -277,6 +297,13 @@ impl Known {
             (Some(_), Some(_)) => Found::Unclear,
         }
     }
+}
+
+fn entries<T>(rows: Vec<T>) -> Vec<Entry>
+where
+    Entry: From<T>,
+{
+    rows.into_iter().map(Entry::from).collect()
 }
 
 #[cfg(test)]
