@@ -108,7 +108,7 @@ fn measure(case: &str, hosts: u32, moves: u32) -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     let bench = Bench::start(folder.path(), case)?;
-    let encryption = if case == IPSEC { "ipsec" } else { "off" };
+    let encryption = if case == IPSEC { "on" } else { "off" };
     bench.call(
         "NetworkDriver.CreateNetwork",
         &json!({
