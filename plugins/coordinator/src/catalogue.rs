@@ -48,7 +48,7 @@ pub async fn record(context: &Context, told: RecordCatalogue) -> Result<Empty, F
     }
     let mut batch = Transaction::new();
     for backup in told.backups {
-        batch = with_room(context, batch).await?;
+        batch = context.with_room(batch).await?;
         let (key, version) = (backup_key(host, &backup), 1);
         let put = batch.put_record(key, &BackupEntryRecord { version, backup });
         batch = put.map_err(|error| store_failure(&error))?;
@@ -56,18 +56,10 @@ pub async fn record(context: &Context, told: RecordCatalogue) -> Result<Empty, F
     let gone = told.gone.iter().map(|id| volume_key(host, id.as_str()));
     let dropped = told.dropped.iter().map(|backup| backup_key(host, backup));
     for key in gone.chain(dropped).collect::<Vec<_>>() {
-        batch = with_room(context, batch).await?.delete(key);
+        batch = context.with_room(batch).await?.delete(key);
     }
     context.commit_own(batch).await?;
     Ok(Empty {})
-}
-
-async fn with_room(context: &Context, batch: Transaction) -> Result<Transaction, Failure> {
-    if batch.room() > 0 {
-        return Ok(batch);
-    }
-    context.commit_own(batch).await?;
-    Ok(Transaction::new())
 }
 
 fn volume_key(host: &HostName, id: &str) -> String {

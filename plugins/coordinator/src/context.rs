@@ -129,6 +129,18 @@ impl Context {
         }
     }
 
+    /// The batch, or, when it is full, an empty one after it was committed as by [`Context::commit_own`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn with_room(&self, batch: Transaction) -> Result<Transaction, Failure> {
+        if batch.room() > 0 {
+            return Ok(batch);
+        }
+        self.commit_own(batch).await?;
+        Ok(Transaction::new())
+    }
+
     /// Refuses with the reason and the remedy when this host was removed from its cluster.
     ///
     /// # Errors

@@ -30,9 +30,7 @@ pub async fn record(context: &Context, told: RecordOwners) -> Result<Empty, Fail
     context.refuse_when_fenced()?;
     let mut batch = Transaction::new();
     for ownership in told.owned {
-        if batch.room() == 0 {
-            context.commit_own(std::mem::take(&mut batch)).await?;
-        }
+        batch = context.with_room(batch).await?;
         let key = key(context.host(), &ownership.owned);
         let record = OwnerRecord {
             version: 1,
@@ -43,10 +41,8 @@ pub async fn record(context: &Context, told: RecordOwners) -> Result<Empty, Fail
         batch = put.map_err(|error| store_failure(&error))?;
     }
     for owned in told.gone {
-        if batch.room() == 0 {
-            context.commit_own(std::mem::take(&mut batch)).await?;
-        }
-        batch = batch.delete(key(context.host(), &owned));
+        let key = key(context.host(), &owned);
+        batch = context.with_room(batch).await?.delete(key);
     }
     context.commit_own(batch).await?;
     Ok(Empty {})
