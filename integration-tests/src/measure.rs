@@ -123,6 +123,13 @@ impl Samples {
         let pairs = self.0.iter().zip(&other.0);
         Self(pairs.map(|(own, others)| own / others).collect())
     }
+
+    /// How much each sample is more than that of the same round of another thing.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().zip(&other.0);
+        Self(pairs.map(|(own, others)| own - others).collect())
+    }
 }
 
 impl FromIterator<f64> for Samples {
@@ -214,6 +221,7 @@ mod tests {
         let ratios = own.over(&other);
         assert!((ratios.quantile(0) - 2.0).abs() < f64::EPSILON);
         assert!((ratios.quantile(100) - 2.0).abs() < f64::EPSILON);
+        assert!((own.beyond(&other).quantile(100) - 100.0).abs() < f64::EPSILON);
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! Volumes of drover-vol beside Docker's own (`local`), with 1,000 of each: creation, `docker volume ls`, `docker volume inspect`;
-//! a container with one, and snapshots, clones and removals, which Docker's own do not have or do not say; then what fio does on a
-//! volume and beneath it, and the longest write while snapshots are taken.
+//! a container with one, one of Docker's own, and none; and snapshots, clones and removals, which Docker's own do not have or do not
+//! say.
 //!
 //! `cargo run --release -p integration-tests --bin bench_volumes [-- --engine 28.5 --rounds 20]`, as root, after
-//! `cargo build --release --workspace --bins` and `integration-tests/make-root sid`. It needs `fio` (Debian's package).
+//! `cargo build --release --workspace --bins` and `integration-tests/make-root sid`.
 //!
 //! Every time is that of a command on a host, from its start to its end, the program's own start included: that is 10 to
 //! 20 ms of each, so ratios are nearer to one than what the plugin takes. The two kinds are measured in turn, and the
 //! ratio is of medians. The backend is btrfs in a loop file.
-
-#[path = "bench_volumes/io.rs"]
-mod io;
 
 use anyhow::{Context, Result, ensure};
 use integration_tests::host::Host;
@@ -50,15 +47,7 @@ fn main() -> Result<()> {
         |name, round| format!("docker volume inspect {name}-{round}"),
         host,
     )?;
-    compare(
-        &mut table,
-        "run with one",
-        request.rounds,
-        |name, round| {
-            format!("docker run --rm --network none -v {name}-{round}:/data {IMAGE} true")
-        },
-        host,
-    )?;
+    let run = run(host, request.rounds)?;
     for (what, command) in [
         ("snapshot", "drover volume snapshot create ours-N@s"),
         (
@@ -78,7 +67,46 @@ fn main() -> Result<()> {
         ]);
     }
     say(&table.text());
-    io::measure(host)
+    say(&run);
+    Ok(())
+}
+
+/// What a volume adds to a `docker run`, from its start to its end: one of each kind and none, in turn.
+fn run(host: &Host, rounds: usize) -> Result<String> {
+    progress("run");
+    let kinds = KINDS.map(|(driver, name)| (driver, Some(name)));
+    let mut kinds = [("none", None), kinds[0], kinds[1]].map(|it| (it, Samples::default()));
+    for round in 0..rounds {
+        for ((_, name), samples) in &mut kinds {
+            let volume = name.map(|name| format!("-v {name}-{round}:/data"));
+            let volume = volume.unwrap_or_default();
+            let command = format!("docker run --rm --network none {volume} {IMAGE} true");
+            let took = timed(host, &[command])?;
+            took.into_iter().for_each(|it| samples.push(it));
+        }
+        // Whoever was first is the last: what is in the wake of one is not always of the same.
+        kinds.rotate_left(1);
+    }
+    kinds.sort_by_key(|((_, name), _)| *name);
+    let [(_, without), ..] = &kinds;
+    let mut table = Table::new(&[
+        "docker run with",
+        "p50 ms",
+        "p99 ms",
+        "added p50",
+        "added p99",
+    ]);
+    for ((driver, _), samples) in &kinds {
+        let added = samples.beyond(without);
+        table.row(&[
+            (*driver).to_owned(),
+            figure(samples.median()),
+            figure(samples.quantile(99)),
+            figure(added.median()),
+            figure(added.quantile(99)),
+        ]);
+    }
+    Ok(table.text())
 }
 
 fn figure(milliseconds: f64) -> String {
