@@ -7,13 +7,16 @@
 //! is wanted.
 
 mod file_system;
+mod health;
 mod helper;
+mod instant;
 mod lvm;
 mod name;
 mod note;
 mod pool;
 mod report;
 mod state;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -32,15 +35,10 @@ use crate::mounts;
 use file_system::Staged;
 use helper::Helper;
 use lvm::Lvm;
-use name::{INSTANT, INSTANT_DONE, OURS, READY, Role};
+use name::{INSTANT, OURS, READY, Role};
 pub use pool::{ThinPlace, find_thin_group, missing_for_thin};
-use report::{LogicalVolume, PoolStatus};
 use state::State;
 
-/// The size of a volume that is given none, if the pool is not smaller.
-const DEFAULT_SIZE: u64 = 10 << 30;
-/// The least that a file system fits on.
-const LEAST_SIZE: u64 = 8 << 20;
 const FILE_SYSTEMS: &[FileSystem] = &FileSystem::ALL;
 
 /// A thin pool.
@@ -157,186 +155,6 @@ impl Thin {
             return Err(Error::Busy(object.to_string()));
         }
         Ok(())
-    }
-
-    /// How large a volume is to be.
-    fn size_for(&self, shape: &Shape) -> Result<u64> {
-        let Some(size) = shape.size else {
-            return Ok(DEFAULT_SIZE.min(self.pool()?.capacity).max(LEAST_SIZE));
-        };
-        self.check_size(size)?;
-        Ok(size.bytes())
-    }
-
-    fn check_size(&self, size: ByteSize) -> Result<()> {
-        if size.bytes() < LEAST_SIZE {
-            return Err(Error::Invalid(format!(
-                "a size of {size} is too small for a file system: give at least 8M"
-            )));
-        }
-        let capacity = self.pool()?.capacity;
-        if size.bytes() > capacity {
-            return Err(Error::Invalid(format!(
-                "a size of {size} is more than the pool `{}` holds: give at most {}M",
-                self.lvm.pool_path(),
-                capacity >> 20
-            )));
-        }
-        Ok(())
-    }
-
-    /// Makes a file system on a new logical volume.
-    fn build(&self, role: &Role, kind: FileSystem, options: &[String]) -> Result<()> {
-        let device = self.activate(role)?;
-        file_system::make(kind, &device, options, &self.staging_of(role))?;
-        self.finish(role)
-    }
-
-    /// Does the rest of making something; when that fails, what was made is removed.
-    fn or_destroy(&self, role: &Role, done: Result<()>) -> Result<()> {
-        if done.is_err()
-            && let Err(error) =
-                mounts::release(&self.staging_of(role)).and_then(|()| self.destroy(role))
-        {
-            warn!(name = role.name(), %error, "what was half made stays until the pool is tidied");
-        }
-        done
-    }
-
-    /// Grows a logical volume, and the file system on it.
-    fn grow(&self, role: &Role, found: &LogicalVolume, size: u64) -> Result<()> {
-        if found.size < size {
-            let extent = format!("{size}b");
-            let path = self.lvm.path(&role.name());
-            self.lvm.run(&["lvextend", "-L", &extent, &path])?;
-        }
-        let device = self.activate(role)?;
-        // Also when only the file system is too small yet, after a kill between the two.
-        let staged = Staged::mount(&device, &self.staging_of(role), Access::ReadWrite)?;
-        let grown = staged.grow(&device);
-        staged.release()?;
-        grown
-    }
-
-    /// Makes logical volumes with the content that others have, all at one instant. They are not complete yet.
-    ///
-    /// LVM makes them as empty volumes that are not active, and knows from then on their numbers in the pool; the pool then
-    /// makes those numbers snapshots, while the origins are suspended: for as long as a few messages take, where LVM
-    /// would need as many commands, and could not keep several suspended.
-    fn take(&self, copies: &[(&Object, Role)], tag: &str) -> Result<()> {
-        let before = State::read(&self.lvm)?;
-        for (origin, copy) in copies {
-            let size = before.existing(origin)?.size;
-            self.make(copy, size, &["-an", "-ky", "--addtag", tag])?;
-        }
-        let made = State::read(&self.lvm)?;
-        let mut numbers = Vec::new();
-        let mut suspend = Vec::new();
-        for (origin, copy) in copies {
-            numbers.push((made.thin_id(origin)?, made.number(copy)?));
-            let origin = Role::Object((*origin).clone());
-            suspend.push(name::device(&self.lvm.group, &origin.name()));
-        }
-        suspend.sort();
-        suspend.dedup();
-        self.lvm.make_snapshots(suspend, numbers)
-    }
-
-    /// Makes an empty logical volume in the pool.
-    fn make(&self, role: &Role, size: u64, options: &[&str]) -> Result<()> {
-        let (extent, name) = (format!("{size}b"), role.name());
-        let pool = &self.lvm.pool;
-        let mut words = vec![
-            "lvcreate",
-            "-y",
-            "--type",
-            "thin",
-            "-V",
-            &extent,
-            "--thinpool",
-            pool,
-            "-n",
-            &name,
-        ];
-        words.extend(["-Wn", "--addtag", OURS]);
-        words.extend(options);
-        words.push(&self.lvm.group);
-        self.lvm.run(&words).map(drop)
-    }
-
-    /// Marks snapshots of one instant as complete, all with one change of the group's metadata; then tidies the marks.
-    fn finish_instant(&self, snapshots: &[Role], instant: &str) -> Result<()> {
-        if let [one] = snapshots {
-            return self.finish(one);
-        }
-        let done = format!("{INSTANT_DONE}{instant}");
-        self.lvm
-            .run(&["vgchange", "--addtag", &done, &self.lvm.group])?;
-        self.forget_instant(snapshots, instant)
-    }
-
-    fn forget_instant(&self, snapshots: &[Role], instant: &str) -> Result<()> {
-        let (tag, done) = (
-            format!("{INSTANT}{instant}"),
-            format!("{INSTANT_DONE}{instant}"),
-        );
-        for snapshot in snapshots {
-            let path = self.lvm.path(&snapshot.name());
-            self.lvm
-                .run(&["lvchange", "--addtag", READY, "--deltag", &tag, &path])?;
-        }
-        self.lvm
-            .run(&["vgchange", "--deltag", &done, &self.lvm.group])
-            .map(drop)
-    }
-
-    /// The state of the pool, from what the kernel says.
-    fn describe(&self, status: Option<PoolStatus>, block_size: u64) -> PoolState {
-        let path = self.lvm.pool_path();
-        let mut state = PoolState {
-            place: self.place.describe(&self.lvm),
-            ..PoolState::default()
-        };
-        let repair = format!("stop what uses it, and repair it with `lvconvert --repair {path}`");
-        match status {
-            None => state.complaints.push(format!(
-                "the pool `{path}` is not active: activate it with `lvchange -ay {path}`"
-            )),
-            Some(PoolStatus::Failed) => state.complaints.push(format!(
-                "the pool `{path}` has failed, its metadata is damaged or its disk is: {repair}"
-            )),
-            Some(PoolStatus::Working {
-                metadata,
-                data,
-                mode,
-                needs_check,
-            }) => {
-                state.capacity = data.1.saturating_mul(block_size);
-                state.used = data.0.saturating_mul(block_size);
-                state.metadata_percent =
-                    u8::try_from(metadata.0.saturating_mul(100) / metadata.1.max(1)).ok();
-                if needs_check {
-                    let sentence = format!(
-                        "the kernel asks for a check of the metadata of the pool `{path}`: {repair}"
-                    );
-                    state.complaints.push(sentence);
-                } else if mode == "ro" {
-                    let sentence = format!(
-                        "the pool `{path}` is read-only, since its metadata is full or cannot be written: {repair}"
-                    );
-                    state.complaints.push(sentence);
-                }
-            }
-        }
-        if let ThinPlace::LoopFile { file, .. } = &self.place
-            && !file.exists()
-        {
-            state.complaints.push(format!(
-                "the loop file `{}` is gone: copy what you need from the volumes before the next restart",
-                file.display()
-            ));
-        }
-        state
     }
 }
 
@@ -604,18 +422,7 @@ impl Backend for Thin {
     }
 
     fn pool(&self) -> Result<PoolState> {
-        let status = self.lvm.status(&self.lvm.pool_device()?)?;
-        let Some(status) = status.filter(|target| target.kind == "thin-pool") else {
-            return Ok(self.describe(None, 0));
-        };
-        let parsed = PoolStatus::parse(&status.status);
-        let block_size = match &parsed {
-            Some(PoolStatus::Working { data, .. }) => {
-                status.sectors.saturating_mul(512) / data.1.max(1)
-            }
-            _ => 0,
-        };
-        Ok(self.describe(parsed, block_size))
+        self.pool_state()
     }
 
     /// What it costs is what has changed, not what there is.
