@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// The key under which is kept that the records are all there are.
 const COMPLETE: &str = "complete";
+/// The key under which is kept that there were no volumes before the records.
+const FIRST: &str = "first";
 
 /// What is known of a volume and not kept.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,8 @@ pub(crate) struct Observed {
     pub(crate) used: Option<u64>,
     /// Whether its holds may be of an engine that is gone.
     pub(crate) suspect: bool,
+    /// Whether nobody has looked since the last `Mount` if a container runs with it.
+    pub(crate) unconfirmed: bool,
     /// What is not as it should be.
     pub(crate) complaint: Option<String>,
 }
@@ -44,6 +48,7 @@ pub(crate) struct Catalogue {
     snapshots: Table<Snapshot>,
     facts: Table<bool>,
     known: watch::Sender<bool>,
+    never_had_any: bool,
     changes: watch::Sender<()>,
     state: Mutex<State>,
 }
@@ -57,7 +62,8 @@ const fn has_name(state: VolumeState) -> bool {
 }
 
 impl Catalogue {
-    pub(crate) fn open(database: &Database) -> Result<Self> {
+    /// `is_new`: the state directory has no trace of volumes.
+    pub(crate) fn open(database: &Database, is_new: bool) -> Result<Self> {
         let volumes: Table<VolumeRecord> = Table::open(database, "volumes")?;
         let snapshots: Table<Snapshot> = Table::open(database, "snapshots")?;
         let facts: Table<bool> = Table::open(database, "facts")?;
@@ -79,12 +85,17 @@ impl Catalogue {
         }
         // Earlier versions noted nothing of it, and made the file before the first volume.
         let known = facts.get(COMPLETE)?.unwrap_or(!state.volumes.is_empty());
+        if is_new {
+            facts.put(FIRST, &true)?;
+        }
+        let never_had_any = !known && facts.get(FIRST)?.unwrap_or(false);
         Ok(Self {
             database: database.clone(),
             volumes,
             snapshots,
             facts,
             known: watch::Sender::new(known),
+            never_had_any,
             changes: watch::Sender::new(()),
             state: Mutex::new(state),
         })
@@ -102,6 +113,12 @@ impl Catalogue {
     /// The same, for waiting.
     pub(crate) fn known(&self) -> watch::Receiver<bool> {
         self.known.subscribe()
+    }
+
+    /// Whether this host had no volumes when this process began: what is not in the records may then only be what another host left
+    /// at the place of volumes.
+    pub(crate) const fn never_had_any(&self) -> bool {
+        self.never_had_any
     }
 
     /// Tells that something was written down.

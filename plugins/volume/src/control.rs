@@ -15,13 +15,12 @@ use drover_control_api::volume::{
 use drover_control_api::{Empty, Failure, Method};
 use drover_http::control::{answer, decode};
 use drover_http::{Request, Response, Service};
-use drover_volumes::capacity::{Figures, Level};
 use drover_volumes::record::{VolumeRecord, VolumeState};
 
 use crate::NAME;
 use crate::clock::now;
 use crate::error::{Error, Result};
-use crate::pools::Pool;
+use crate::pools::{Pool, figures, filling};
 use crate::work::backup::Destination;
 use crate::work::{Work, blocking};
 
@@ -65,12 +64,15 @@ impl Control {
                 .sum(),
             ..VolumeReport::default()
         };
-        if !work.catalogue.is_known() {
+        if !work.catalogue.is_known() && !work.catalogue.never_had_any() {
             report.complaints.push(UNKNOWN.to_owned());
         }
         report.planned = work.pools.is_planned();
         let chosen = work.pools.chosen();
-        if let Some(Err(sentence)) = &chosen {
+        report.complaints.extend(work.pools.complaints());
+        if let Some(Err(sentence)) = &chosen
+            && !report.complaints.iter().any(|it| it.contains(sentence))
+        {
             report.complaints.push(sentence.clone());
         }
         for pool in work.pools.all() {
@@ -96,22 +98,9 @@ impl Control {
         let backend = pool.backend.clone();
         let state = blocking(move || backend.pool()).await?;
         let reserve = self.work.pools.reserve();
-        let figures = Figures {
-            capacity: state.capacity,
-            used: state.used,
-        };
-        let percent = figures.percent();
+        complaints.extend(filling(&state, reserve));
+        let percent = figures(&state).percent();
         complaints.extend(state.complaints);
-        let filling = match figures.level(reserve) {
-            Level::Fine => None,
-            Level::Filling | Level::NearlyFull => Some("make room, or enlarge it"),
-            Level::Reserve => {
-                Some("new volumes and snapshots are refused; make room, or enlarge it")
-            }
-        };
-        complaints.extend(
-            filling.map(|follows| format!("{} is {percent} % full: {follows}", state.place)),
-        );
         let abilities = pool.backend.abilities();
         Ok(PoolReport {
             backend: pool.backend.kind(),
@@ -175,7 +164,7 @@ impl Control {
             paused: record.paused,
             restorable_until,
             options: options(record),
-            health: observed.complaint.unwrap_or_else(|| "ok".to_owned()),
+            health: self.work.health(record),
         }
     }
 

@@ -1,4 +1,7 @@
 //! Detaches volumes late: when the engine says that no container that uses them runs.
+//!
+//! An engine gives up a `Mount` after 120 s, and sends no `Unmount` for it. This process need not notice, as when it was stopped
+//! meanwhile, so whatever was mounted is looked at once more when a container that it was mounted for would run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +25,14 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
     let mut wait = FIRST;
     loop {
         let waits = !candidates(&work).is_empty();
+        let confirms = is_any_unconfirmed(&work);
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return,
             () = work.released.notified() => wait = FIRST,
+            () = work.mounted.notified(), if !confirms => continue,
             // Nothing to ask about: nobody is asked.
             () = sleep(wait), if waits => {}
+            () = sleep(LONGEST), if confirms => {}
         }
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return,
@@ -40,12 +46,21 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// What may have to be detached: attached, and held by nobody, or by an engine that may be gone.
+/// Whether a volume was mounted, and nobody has looked since then if a container runs with it.
+fn is_any_unconfirmed(work: &Work) -> bool {
+    let all = work.catalogue.volumes();
+    let mut observed = all.iter().map(|it| work.catalogue.observed(&it.id));
+    observed.any(|it| it.attached && it.unconfirmed)
+}
+
+/// What may have to be detached.
 fn candidates(work: &Work) -> Vec<VolumeRecord> {
-    let all = work.catalogue.volumes().into_iter();
+    let (all, now) = (work.catalogue.volumes().into_iter(), now());
     all.filter(|record| {
         let observed = work.catalogue.observed(&record.id);
-        record.is_ready() && observed.attached && (record.holds.is_empty() || observed.suspect)
+        let (suspect, unconfirmed) = (observed.suspect, observed.unconfirmed);
+        let is_doubtful = record.holds.is_doubtful(suspect, unconfirmed, now);
+        record.is_ready() && observed.attached && is_doubtful
     })
     .collect()
 }
@@ -72,7 +87,10 @@ async fn look(work: &Work, record: &VolumeRecord) -> bool {
     };
     if users == Users::Some && !record.holds.is_empty() {
         // It is held by the very container that runs.
-        work.catalogue.observe(&record.id, |it| it.suspect = false);
+        work.catalogue.observe(&record.id, |it| {
+            it.suspect = false;
+            it.unconfirmed = false;
+        });
     }
     let _gate = work.gate(&record.name).await;
     let Some(record) = work.catalogue.volume(&record.id) else {

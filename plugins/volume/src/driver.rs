@@ -52,10 +52,7 @@ impl Driver {
             ),
             ("snapshots".to_owned(), json!(count)),
             ("lastBackup".to_owned(), last_backup(&record.backups)),
-            (
-                "health".to_owned(),
-                json!(observed.complaint.as_deref().unwrap_or("ok")),
-            ),
+            ("health".to_owned(), json!(self.work.health(record))),
         ]);
         if count > 0 {
             status.insert("lastSnapshot".to_owned(), json!(rfc3339(last)));

@@ -3,7 +3,8 @@
 //! An engine that is told of any failure of `Get` forgets the volume and starts its container on a new, empty one. One that gets
 //! no answer says so, and starts nothing. So nothing is answered while it is not known which volumes there are; nor to a `Get` that
 //! comes without its body, as an engine sends it when the connection was cut in the middle of the first one. A new volume is not
-//! waited for in vain: where there is no place for one, that is said.
+//! waited for in vain: where there is no place for one, that is said; and where there was never a volume, nothing waits for a
+//! place that cannot be opened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
 
+use crate::catalogue::Catalogue;
 use crate::pools::Pools;
 
 /// What the paths of calls begin with that are about volumes.
@@ -29,14 +31,17 @@ const LONGER: Duration = Duration::from_secs(70);
 pub(crate) struct Gate<S> {
     service: S,
     known: watch::Receiver<bool>,
+    /// There was never a volume.
+    never_had_any: bool,
     pools: Arc<Pools>,
 }
 
 impl<S> Gate<S> {
-    pub(crate) const fn new(service: S, known: watch::Receiver<bool>, pools: Arc<Pools>) -> Self {
+    pub(crate) fn new(service: S, catalogue: &Catalogue, pools: Arc<Pools>) -> Self {
         Self {
             service,
-            known,
+            known: catalogue.known(),
+            never_had_any: catalogue.never_had_any(),
             pools,
         }
     }
@@ -50,8 +55,10 @@ impl<S: Service> Service for Gate<S> {
             tokio::select! {
                 biased;
                 _ = known.wait_for(|known| *known) => {}
-                sentence = self.pools.failed(), if request.path == CREATE => {
-                    return self.service.refuse(500, &sentence);
+                sentence = self.pools.failed(), if self.never_had_any || request.path == CREATE => {
+                    if request.path == CREATE {
+                        return self.service.refuse(500, &sentence);
+                    }
                 }
             }
         }
@@ -98,23 +105,35 @@ mod tests {
         let pools = Arc::new(Pools::new(&settings));
         pools.open(&[], Making::Later);
         let (sender, known) = watch::channel(false);
-        let gate = Gate::new(Answering, known, pools);
-        let call = |path: &str| {
-            gate.call(Request {
+        let mut gate = Gate {
+            service: Answering,
+            known,
+            never_had_any: false,
+            pools,
+        };
+        let call = async |gate: &Gate<_>, path: &str| {
+            let request = Request {
                 method: Method::POST,
                 path: path.to_owned(),
                 query: None,
                 body: "{}".into(),
                 peer: PeerIdentity::default(),
-            })
+            };
+            gate.call(request).await
         };
-        let refused = call(CREATE).await;
+        let refused = call(&gate, CREATE).await;
         let text = format!("{refused:?}");
         assert!(text.contains("not-there"), "{text}");
-        let waiting = tokio::time::timeout(Duration::from_millis(50), call(GET)).await;
+        let waiting = tokio::time::timeout(Duration::from_millis(50), call(&gate, GET)).await;
         assert!(waiting.is_err(), "a question was answered");
+        // Where there was never a volume, there is none to be forgotten.
+        gate.never_had_any = true;
+        let text = format!("{:?}", call(&gate, GET).await);
+        assert!(text.contains("asked"), "{text}");
+        let text = format!("{:?}", call(&gate, CREATE).await);
+        assert!(text.contains("not-there"), "{text}");
         sender.send_replace(true);
-        let text = format!("{:?}", call(CREATE).await);
+        let text = format!("{:?}", call(&gate, CREATE).await);
         assert!(text.contains("asked"), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use drover_model::BackendKind;
 use drover_storage::{Object, walk};
-use drover_volumes::capacity::{Figures, Level};
+use drover_volumes::capacity::Level;
 use drover_volumes::record::{SnapshotReason, SnapshotState, VolumeRecord};
 use drover_volumes::retention;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::clock::{now, stamp};
 use crate::error::Result;
+use crate::pools::{figures, filling};
 use crate::work::{Work, blocking};
 
 /// How often schedules and the trash are looked at.
@@ -151,21 +152,24 @@ async fn trash(work: &Work) {
     }
 }
 
-/// Says so when a pool has become fuller, once for each level.
+/// Says so when a pool has become fuller, once for each level; and keeps what is to be said of it in answers.
 async fn announce(work: &Work, levels: &mut BTreeMap<BackendKind, Level>) {
     for pool in work.pools.all() {
-        let backend = pool.backend.clone();
-        let Ok(state) = blocking(move || backend.pool()).await else {
-            continue;
+        let (backend, kind) = (pool.backend.clone(), pool.backend.kind());
+        let state = match blocking(move || backend.pool()).await {
+            Ok(state) => state,
+            Err(error) => {
+                work.pools.set_notice(kind, Some(error.sentence()));
+                continue;
+            }
         };
-        let figures = Figures {
-            capacity: state.capacity,
-            used: state.used,
-        };
-        let level = figures.level(work.pools.reserve());
-        let before = levels
-            .insert(pool.backend.kind(), level)
-            .unwrap_or(Level::Fine);
+        let reserve = work.pools.reserve();
+        let complaint = state.complaints.first().cloned();
+        let notice = complaint.or_else(|| filling(&state, reserve));
+        work.pools.set_notice(kind, notice);
+        let figures = figures(&state);
+        let level = figures.level(reserve);
+        let before = levels.insert(kind, level).unwrap_or(Level::Fine);
         if level > before {
             let percent = figures.percent();
             let follows = match level {

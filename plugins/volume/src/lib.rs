@@ -72,12 +72,10 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
         task::spawn("registry", registry::run(work.clone(), shutdown.clone())),
     ];
     let driver = Arc::new(Driver::new(work.clone()));
-    let known = work.catalogue.known();
-    let pools = work.pools.clone();
-    let service = VolumeService::new(driver, Control::new(work));
+    let service = VolumeService::new(driver, Control::new(work.clone()));
     serve(
         listener,
-        Arc::new(Gate::new(service, known, pools)),
+        Arc::new(Gate::new(service, &work.catalogue, work.pools.clone())),
         Limits::default(),
         shutdown,
     )

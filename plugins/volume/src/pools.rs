@@ -1,6 +1,7 @@
 //! The backends of this host: which one new volumes are made on, and those that earlier ones lie on.
 
 mod claims;
+mod notices;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,9 +18,13 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Result};
 use claims::Claims;
+use notices::Notices;
+pub(crate) use notices::{figures, filling};
 
 /// How long a call waits for a pool that is being opened.
 const OPENING: Duration = Duration::from_secs(60);
+/// The loop file of thin pools.
+const THIN_FILE: &str = "thin.img";
 
 /// A pool that is open.
 #[derive(Clone)]
@@ -48,6 +53,9 @@ pub(crate) struct Pools {
     settings: VolumeSettings,
     folder: PathBuf,
     open: Mutex<BTreeMap<BackendKind, Pool>>,
+    /// Why pools that volumes lie on are not open.
+    failures: Notices,
+    notices: Notices,
     choice: watch::Sender<Choice>,
     /// A pool is made by one at a time.
     making: tokio::sync::Mutex<()>,
@@ -69,6 +77,8 @@ impl Pools {
             settings: settings.volumes.clone(),
             folder: settings.state_dir.join("volumes"),
             open: Mutex::default(),
+            failures: Notices::default(),
+            notices: Notices::default(),
             choice: watch::Sender::new(Choice::Opening),
             making: tokio::sync::Mutex::default(),
             claims: Claims::default(),
@@ -90,6 +100,7 @@ impl Pools {
         let made = match self.choose() {
             Ok(pool) => {
                 let kind = pool.backend.kind();
+                self.leave_a_trace();
                 if !matches!(*self.choice.borrow(), Choice::Made(_)) {
                     info!(backend = %kind, reason = pool.reason, "volumes have a place");
                 }
@@ -102,6 +113,13 @@ impl Pools {
         self.choice.send_replace(made);
     }
 
+    /// A state directory with this folder may have had volumes, whatever becomes of the records.
+    fn leave_a_trace(&self) {
+        if let Err(error) = std::fs::create_dir_all(&self.folder) {
+            warn!(%error, "`{}` cannot be made", self.folder.display());
+        }
+    }
+
     fn open_former(&self, former: &[BackendKind]) {
         for kind in former {
             if self.get(*kind).is_none() {
@@ -110,9 +128,7 @@ impl Pools {
                         backend,
                         reason: "earlier volumes lie on it".to_owned(),
                     }),
-                    Err(error) => {
-                        tracing::error!(backend = %kind, error = error.sentence(), "a pool cannot be opened");
-                    }
+                    Err(error) => self.failures.set(*kind, Some(error.sentence())),
                 }
             }
         }
@@ -125,6 +141,7 @@ impl Pools {
         {
             warn!(%error, "a pool could not be tidied");
         }
+        self.failures.set(pool.backend.kind(), None);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(pool.backend.kind(), pool);
     }
@@ -146,18 +163,28 @@ impl Pools {
         let evident = BackendKind::ALL.into_iter().filter(|kind| match kind {
             BackendKind::Btrfs => self.loop_pool().exists() || is_there("btrfs/volumes"),
             BackendKind::Directory => is_there("directory/volumes"),
-            BackendKind::Thin => is_there("thin.img") || self.group().is_some(),
+            BackendKind::Thin => is_there(THIN_FILE) || self.group().is_some(),
         });
         evident.collect()
     }
 
     /// Whether new volumes take a loop file that is not there.
     fn needs_making(&self) -> bool {
-        self.settings.backend != BackendChoice::Directory
-            && self.settings.path.is_none()
-            && !self.is_on_btrfs()
-            && !self.loop_pool().exists()
-            && (self.settings.backend != BackendChoice::Auto || self.group().is_none())
+        let takes_btrfs = || {
+            let has_place = self.settings.path.is_some() || self.is_on_btrfs();
+            !has_place && !self.loop_pool().exists()
+        };
+        match self.settings.backend {
+            BackendChoice::Directory => false,
+            BackendChoice::Btrfs => takes_btrfs(),
+            BackendChoice::Thin => {
+                let file = &self.folder.join(THIN_FILE);
+                let settings = &self.settings;
+                let is_named = settings.volume_group.is_some() || settings.thin_pool.is_some();
+                !is_named && !ThinPlace::was_made(file, &self.folder.join("thin"))
+            }
+            BackendChoice::Auto => takes_btrfs() && self.group().is_none(),
+        }
     }
 
     /// Whether the place for new volumes is made with the first of them.
@@ -213,13 +240,40 @@ impl Pools {
 
     /// The pool of a kind; waits while pools are being opened.
     pub(crate) async fn of(&self, kind: BackendKind) -> Result<Arc<dyn Backend>> {
-        self.opened().await;
-        let missing = || {
-            Error::Unavailable(format!(
-                "the pool `{kind}` that the volume lies on is not there: see the log of drover-vol"
-            ))
-        };
-        self.get(kind).map(|pool| pool.backend).ok_or_else(missing)
+        if self.get(kind).is_none() {
+            self.opened().await;
+        }
+        let open = self.get(kind).map(|pool| pool.backend);
+        open.ok_or_else(|| self.not_open(kind))
+    }
+
+    /// What there is to be said of pools that volumes lie on and that are not open.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let kinds = BackendKind::ALL.into_iter();
+        let failed = kinds.filter(|kind| self.failures.of(*kind).is_some());
+        failed.map(|kind| self.not_open(kind).sentence()).collect()
+    }
+
+    /// Why a pool is not open that volumes lie on.
+    pub(crate) fn not_open(&self, kind: BackendKind) -> Error {
+        match self.failures.of(kind) {
+            None => still_opening(),
+            Some(sentence) => Error::Unavailable(format!(
+                "the pool `{kind}`, which volumes lie on, cannot be opened, which is tried again and again: {sentence}"
+            )),
+        }
+    }
+
+    /// What is not as it should be with the pool of a kind, as it was seen last.
+    pub(crate) fn notice(&self, kind: BackendKind) -> Option<String> {
+        match self.get(kind) {
+            Some(_) => self.notices.of(kind),
+            None => Some(self.not_open(kind).sentence()),
+        }
+    }
+
+    pub(crate) fn set_notice(&self, kind: BackendKind, sentence: Option<String>) {
+        self.notices.set(kind, sentence);
     }
 
     async fn opened(&self) {
@@ -242,18 +296,24 @@ impl Pools {
         }
     }
 
-    /// What was chosen before; else btrfs where the state directory is on it, else a thin pool where a volume group has one,
-    /// else btrfs on a loop file, else plain directories.
+    /// What was chosen before; else a thin pool in the volume group that is configured; else btrfs where the state directory is on
+    /// it, else a thin pool where a volume group has one, else btrfs on a loop file, else plain directories.
     fn choose_alone(&self) -> Result<Pool> {
-        let has_place = self.settings.path.is_some() || self.loop_pool().exists();
+        let on_btrfs = std::fs::read_dir(self.folder.join("btrfs/volumes"));
+        let was_chosen = on_btrfs.is_ok_and(|mut volumes| volumes.next().is_some());
+        let has_place = self.settings.path.is_some() || self.loop_pool().exists() || was_chosen;
+        let is_asked_for = self.settings.volume_group.is_some();
         if !has_place
-            && !self.is_on_btrfs()
+            && (is_asked_for || !self.is_on_btrfs())
             && let Some(group) = self.group()
         {
-            return Ok(Pool {
-                reason: format!("the volume group `{group}` has a thin pool, or is to have one"),
-                backend: self.thin()?,
-            });
+            let reason = if is_asked_for {
+                "`volumes.volume_group` says so".to_owned()
+            } else {
+                format!("the volume group `{group}` has a thin pool")
+            };
+            let backend = self.thin()?;
+            return Ok(Pool { backend, reason });
         }
         match self.btrfs() {
             Ok(backend) => {
@@ -327,7 +387,7 @@ impl Pools {
                 )));
             }
             (None, None) => ThinPlace::LoopFile {
-                file: self.folder.join("thin.img"),
+                file: self.folder.join(THIN_FILE),
                 size: settings.loop_size,
             },
         };
@@ -344,7 +404,7 @@ impl Pools {
     /// The volume group that is configured, or else one that has a pool of ours; `None` where a loop file is in use.
     fn group(&self) -> Option<String> {
         let given = self.settings.volume_group.clone();
-        if given.is_some() || self.folder.join("thin.img").exists() {
+        if given.is_some() || self.folder.join(THIN_FILE).exists() {
             return given;
         }
         let found = find_thin_group(&helper().ok()?, &self.folder.join("thin"));

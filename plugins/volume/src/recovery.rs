@@ -96,7 +96,7 @@ fn missing(work: &Work) -> Option<String> {
         .map(|it| it.backend.kind())
         .collect();
     let missing = former(work).into_iter().find(|kind| !open.contains(kind));
-    missing.map(|kind| format!("the pool `{kind}`, which volumes lie on, is not there"))
+    missing.map(|kind| work.pools.not_open(kind).sentence())
 }
 
 /// The names of the volumes that are attached, as the kernel has it.

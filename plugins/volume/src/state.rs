@@ -18,6 +18,7 @@ use crate::clock::{now, stamp};
 /// When the file cannot be opened, or was written by a later version.
 pub(crate) async fn open(folder: &Path) -> anyhow::Result<Catalogue> {
     let path = folder.join("volumes.redb");
+    let is_new = has_no_trace(folder);
     let attempts = Attempts(folder.join("volumes.opening"));
     if attempts.begin() > DEADLY && path.exists() {
         let aside = set_aside(&path)?;
@@ -40,11 +41,27 @@ pub(crate) async fn open(folder: &Path) -> anyhow::Result<Catalogue> {
         other => other?,
     };
     attempts.end();
-    Catalogue::open(&database).with_context(|| {
+    Catalogue::open(&database, is_new).with_context(|| {
         format!(
             "`{}` cannot be read: run the version of Drover that wrote it",
             path.display()
         )
+    })
+}
+
+/// Whether nothing in the state directory tells of volumes that there were: no file of records, none that was set aside, and not the
+/// folder that comes with the first pool.
+fn has_no_trace(folder: &Path) -> bool {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return error.kind() == ErrorKind::NotFound,
+    };
+    entries.into_iter().all(|entry| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name != "volumes" && name != "volumes.redb" && !name.starts_with("volumes.damaged-")
+        })
     })
 }
 
@@ -124,6 +141,25 @@ mod tests {
             drop(open(folder.path()).await.unwrap());
         }
         assert_eq!(kept(folder.path()), all);
+    }
+
+    #[tokio::test]
+    async fn only_a_state_directory_without_a_trace_never_had_a_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volumes.redb");
+        // Also when it was opened before, and nothing came of it.
+        for _ in 0..2 {
+            let catalogue = open(folder.path()).await.unwrap();
+            assert!(catalogue.never_had_any() && !catalogue.is_known());
+        }
+        fs::write(&path, "damaged").unwrap();
+        assert!(!open(folder.path()).await.unwrap().never_had_any());
+        fs::remove_file(&path).unwrap();
+        assert!(!open(folder.path()).await.unwrap().never_had_any());
+
+        let other = tempfile::tempdir().unwrap();
+        fs::create_dir(other.path().join("volumes")).unwrap();
+        assert!(!open(other.path()).await.unwrap().never_had_any());
     }
 
     #[tokio::test]

@@ -18,14 +18,14 @@ use drover_engine::Engine;
 use drover_http::Client;
 use drover_model::{SnapshotName, VolumeName};
 use drover_storage::{Access, Backend, Object, SnapshotRef};
-use drover_volumes::capacity::{Figures, Level};
+use drover_volumes::capacity::Level;
 use drover_volumes::record::VolumeRecord;
 use tokio::sync::{Mutex as Gate, Notify, OwnedMutexGuard};
 
 use crate::catalogue::Catalogue;
 use crate::clock::now;
 use crate::error::{Error, Result};
-use crate::pools::Pools;
+use crate::pools::{Pools, figures};
 pub(crate) use create::is_anonymous;
 
 /// A gate for each name: what is done to a volume is done by one at a time.
@@ -38,6 +38,8 @@ pub(crate) struct Work {
     pub(crate) engine: Engine,
     /// The coordinator of this host.
     pub(crate) coordinator: Client,
+    /// A volume was mounted for a container.
+    pub(crate) mounted: Notify,
     /// Somebody does not use a volume any more.
     pub(crate) released: Notify,
     /// Something was removed.
@@ -62,6 +64,7 @@ impl Work {
             pools: Arc::new(pools),
             engine,
             coordinator: Client::unix(settings.control_socket()),
+            mounted: Notify::new(),
             released: Notify::new(),
             removed: Notify::new(),
             backups: backup::Workers::new(settings),
@@ -135,7 +138,11 @@ impl Work {
             Access::ReadWrite
         };
         blocking(move || backend.attach(&object, &place, access)).await?;
-        self.catalogue.observe(&record.id, |it| it.attached = true);
+        self.catalogue.observe(&record.id, |it| {
+            it.attached = true;
+            it.unconfirmed = true;
+        });
+        self.mounted.notify_one();
         Ok(at)
     }
 
@@ -162,10 +169,18 @@ impl Work {
         self.catalogue.observe(&record.id, |it| {
             it.attached = false;
             it.suspect = false;
+            it.unconfirmed = false;
         });
         self.catalogue
             .change(&record.id, |record| record.holds.clear())?;
         Ok(())
+    }
+
+    /// `ok`, or what is not as it should be with a volume or with its pool, as far as it has been seen.
+    pub(crate) fn health(&self, record: &VolumeRecord) -> String {
+        let complaint = self.catalogue.observed(&record.id).complaint;
+        let complaint = complaint.or_else(|| self.pools.notice(record.backend));
+        complaint.unwrap_or_else(|| "ok".to_owned())
     }
 
     /// Refuses where what is left of the pool is the reserve.
@@ -175,10 +190,7 @@ impl Work {
         if let Some(complaint) = pool.complaints.first() {
             return Err(Error::Unavailable(complaint.clone()));
         }
-        let figures = Figures {
-            capacity: pool.capacity,
-            used: pool.used,
-        };
+        let figures = figures(&pool);
         if figures.level(self.pools.reserve()) == Level::Reserve {
             return Err(Error::Conflict(format!(
                 "{what} is not made: {} is {} % full, and the rest is kept for the volumes that there are; remove volumes or \

@@ -10,6 +10,8 @@ mod engine;
 mod filling;
 #[path = "process/killed.rs"]
 mod killed;
+#[path = "process/late.rs"]
+mod late;
 #[path = "process/nobody.rs"]
 mod nobody;
 #[path = "process/places.rs"]

@@ -95,6 +95,14 @@ impl Holds {
         self.0.values().any(young)
     }
 
+    /// Whether the engine is to be asked if a container runs with a volume that is attached: nobody holds it; or who does may be
+    /// gone, since its engine is (`suspect`); or nobody has looked since the last `Mount` (`unconfirmed`), and its container has to
+    /// run by now.
+    #[must_use]
+    pub fn is_doubtful(&self, suspect: bool, unconfirmed: bool, now: UnixSeconds) -> bool {
+        self.is_empty() || suspect || (unconfirmed && !self.is_starting(now))
+    }
+
     /// Whether a volume that is attached is to be detached now.
     #[must_use]
     pub fn verdict(&self, users: Users, now: UnixSeconds) -> Verdict {
@@ -128,6 +136,19 @@ mod tests {
         holds.take("a", 0);
         assert_eq!(holds.verdict(Users::None, 10), Verdict::Wait);
         assert_eq!(holds.verdict(Users::None, STARTING), Verdict::Detach);
+    }
+
+    #[test]
+    fn a_mount_that_its_engine_has_given_up_is_doubted_when_its_container_had_to_run() {
+        let mut holds = Holds::default();
+        assert!(holds.is_doubtful(false, false, 0));
+        holds.take("a", 1000);
+        assert!(!holds.is_doubtful(false, true, 1000 + STARTING - 1));
+        assert!(holds.is_doubtful(false, true, 1000 + STARTING));
+        assert_eq!(holds.verdict(Users::None, 1000 + STARTING), Verdict::Detach);
+        // Somebody has looked, or it is of an engine that is gone.
+        assert!(!holds.is_doubtful(false, false, 2000));
+        assert!(holds.is_doubtful(true, false, 1001));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What there is in the image.
 const PROGRAMS: &[&str] = &["/bin/sh", "/bin/dd", "/bin/ls", "/bin/sleep", "/bin/sync"];
@@ -146,27 +149,70 @@ impl Dockerd {
         self.done(self.command().args(words.split_whitespace()))
     }
 
+    /// The same, with words that may have spaces.
+    pub(crate) fn docker_words(&self, words: &[&str]) -> String {
+        self.done(self.command().args(words))
+    }
+
     /// The same, with a script as its last word.
     pub(crate) fn docker_with(&self, words: &str, script: &str) -> String {
         self.done(self.command().args(words.split_whitespace()).arg(script))
     }
 
+    /// The same, or why it failed.
+    pub(crate) fn try_docker_with(&self, words: &str, script: &str) -> Result<String, String> {
+        let mut command = self.command();
+        let command = command.args(words.split_whitespace()).arg(script);
+        let done = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if done.status.success() {
+            Ok(text(&done.stdout))
+        } else {
+            Err(text(&done.stderr))
+        }
+    }
+
     /// The same, which must fail; what it says.
     pub(crate) fn refused(&self, words: &str, script: &str) -> String {
-        let mut command = self.command();
-        let done = command
-            .args(words.split_whitespace())
-            .arg(script)
-            .output()
-            .unwrap();
-        assert!(!done.status.success(), "{command:?}");
-        String::from_utf8_lossy(&done.stderr).into_owned()
+        self.try_docker_with(words, script).unwrap_err()
     }
 
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
             drop(child.wait());
+        }
+    }
+
+    /// Ends it, what it has started and its containers, and removes what a restart of the machine does not leave.
+    pub(crate) fn cut_power(&mut self) {
+        let running = self.docker("ps -q --no-trunc");
+        let containers = running.split_whitespace().map(|id| {
+            let pid = self.docker(&format!("inspect -f {{{{.State.Pid}}}} {id}"));
+            pid.parse::<i32>().unwrap()
+        });
+        let mut processes: Vec<i32> = containers.collect();
+        self.kill();
+        let exec = self.folder.join("exec");
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let is_ours = String::from_utf8_lossy(&words).contains(&*exec.to_string_lossy());
+            let pid = entry.file_name().to_string_lossy().parse::<i32>();
+            processes.extend(pid.ok().filter(|_| is_ours));
+        }
+        for pid in processes {
+            // One may have ended with another.
+            let _ended = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let began = Instant::now();
+        while let Err(error) = fs::remove_dir_all(&exec) {
+            assert!(began.elapsed() < PATIENCE, "{error}");
+            let at = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+            let places = at.lines().filter_map(|line| line.split(' ').nth(1));
+            for at in places.filter(|at| Path::new(at).starts_with(&exec)) {
+                drop(Command::new("umount").arg(at).status());
+            }
+            sleep(Duration::from_millis(200));
         }
     }
 }

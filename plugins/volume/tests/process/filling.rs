@@ -33,7 +33,9 @@ fn told(plugin: &Plugin, in_log: &str, in_report: &str) {
     let began = Instant::now();
     loop {
         let complaints = plugin.ask(&VolumeStatus {}).complaints.join("; ");
-        if plugin.log().contains(in_log) && complaints.contains(in_report) {
+        let health = plugin.get("other")["Status"]["health"].to_string();
+        let in_answers = complaints.contains(in_report) && health.contains(in_report);
+        if plugin.log().contains(in_log) && in_answers {
             return;
         }
         assert!(
@@ -70,6 +72,15 @@ fn fills(backend: &str) {
     fill(&plugin, &mut file, 81);
     told(&plugin, "make room, or enlarge it", "% full: make room");
     snapshot("early").unwrap();
+    fill(&plugin, &mut second, 91);
+    let began = Instant::now();
+    while plugin.log().matches("is filling up: make room").count() < 2 {
+        assert!(began.elapsed() < ANNOUNCED, "{}", plugin.log());
+        sleep(Duration::from_millis(200));
+    }
+    snapshot("still").unwrap();
+    plugin.create("small", &json!({"size": "16M", "on-remove": "delete"}));
+    plugin.remove("small");
     fill(&plugin, &mut second, 95);
     told(&plugin, "new volumes and snapshots are refused", "refused");
     for refusal in [

@@ -3,10 +3,11 @@
 use std::fs;
 use std::process::Command;
 
+use drover_control_api::volume::VolumeStatus;
 use drover_testkit::capability::{Capability, can_test};
 use serde_json::json;
 
-use crate::plugin::Plugin;
+use crate::plugin::{Plugin, said};
 
 /// As after a restart of the machine on which a disk is missing: what is told to the engine is from the records, so that it forgets no
 /// volume; nothing is made in the place of what is missing; and with the disk everything is there.
@@ -37,6 +38,8 @@ fn a_place_that_is_missing_is_told_and_waited_for() {
 
     plugin.run_amiss("btrfs.img` is gone");
     assert_eq!(plugin.get("data")["Mountpoint"], "");
+    let health = plugin.get("data")["Status"]["health"].to_string();
+    assert!(health.contains("btrfs.img` is gone"), "{health}");
     for refusal in [
         plugin.try_mount("data", "test").unwrap_err(),
         plugin.try_remove("data").unwrap_err(),
@@ -54,4 +57,54 @@ fn a_place_that_is_missing_is_told_and_waited_for() {
     let at = plugin.mounts_again("data");
     assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "one");
     plugin.remove("data");
+}
+
+/// A host that never had a volume, with a setting that is wrong: nothing is kept waiting for it, the reason is told, and once there is
+/// such a place it is used. What is there then, an engine is never told that it is not, whatever becomes of the place.
+#[test]
+fn a_wrong_place_on_a_new_host_is_told_at_once() {
+    if !can_test(&[Capability::Btrfs]) {
+        return;
+    }
+    let mut plugin = Plugin::prepare("auto");
+    plugin.has_engine_without_containers();
+    let (place, disk) = (plugin.path("place"), plugin.path("disk"));
+    plugin.set(&format!("path = \"{}\"", place.display()));
+    // With the second start the records are no longer new.
+    for _ in 0..2 {
+        plugin.run_amiss("is not on a btrfs");
+        let complaints = plugin.ask(&VolumeStatus {}).complaints;
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        let unknown = plugin.try_get("data").unwrap_err();
+        assert!(unknown.contains("there is no volume `data`"), "{unknown}");
+        plugin.try_remove("data").unwrap();
+        let refusal = plugin.refused("data", &json!({}));
+        assert!(refusal.contains("is not on a btrfs"), "{refusal}");
+        plugin.kill();
+    }
+    plugin.run_amiss("is not on a btrfs");
+    fs::File::create(&disk).unwrap().set_len(300 << 20).unwrap();
+    said(Command::new("mkfs.btrfs").arg("-q").arg(&disk));
+    said(
+        Command::new("mount")
+            .args(["-o", "loop"])
+            .args([&disk, &place]),
+    );
+    plugin.creates_again("data");
+    plugin.kill();
+    said(Command::new("umount").arg(&place));
+    plugin.run_amiss("is not on a btrfs");
+    assert_eq!(plugin.get("data")["Name"], "data");
+    for refusal in [
+        plugin.try_mount("data", "test").unwrap_err(),
+        plugin.try_remove("data").unwrap_err(),
+    ] {
+        assert!(refusal.contains("is not on a btrfs"), "{refusal}");
+    }
+    said(
+        Command::new("mount")
+            .args(["-o", "loop"])
+            .args([&disk, &place]),
+    );
+    plugin.mounts_again("data");
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -19,7 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// How long anything may take; a kernel in user mode is slow.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What there is of volumes on the backend itself, by id.
 #[derive(Debug, Default)]
@@ -44,12 +46,16 @@ pub(crate) struct Group {
     device: String,
 }
 
-pub(crate) fn said(command: &mut Command) -> String {
-    // Nobody else makes the nodes of devices there.
+/// Where nobody else makes and removes the nodes of devices, LVM has to.
+fn without_udev(command: &mut Command) -> &mut Command {
     if !Path::new("/run/udev/control").exists() {
         command.env("DM_DISABLE_UDEV", "1");
     }
-    let done = command.output().unwrap();
+    command
+}
+
+pub(crate) fn said(command: &mut Command) -> String {
+    let done = without_udev(command).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     assert!(
         done.status.success(),
@@ -85,6 +91,12 @@ impl Plugin {
         }
     }
 
+    /// One more setting of volumes.
+    pub(crate) fn set(&self, line: &str) {
+        let settings = fs::read_to_string(self.path("drover.toml")).unwrap();
+        fs::write(self.path("drover.toml"), format!("{settings}{line}\n")).unwrap();
+    }
+
     pub(crate) fn start(backend: &str) -> Self {
         let mut plugin = Self::prepare(backend);
         plugin.run();
@@ -96,6 +108,9 @@ impl Plugin {
         self.docker_host = format!("unix://{}", socket.display());
         self.plugins = PathBuf::from("/run/docker/plugins");
         fs::create_dir_all(&self.plugins).unwrap();
+        // In this mount namespace alone: other engines of the machine do not find it.
+        let (none, kind) = (None::<&str>, Some("tmpfs"));
+        mount(none, &self.plugins, kind, MsFlags::empty(), none).unwrap();
     }
 
     /// Lets it ask an engine that has no container.
@@ -199,6 +214,17 @@ impl Plugin {
         }
     }
 
+    /// Asks as the engine does, and is gone before the answer.
+    pub(crate) fn asks_and_goes(&self, method: &str, body: &Value) {
+        let body = body.to_string();
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let head = format!(
+            "POST /{method} HTTP/1.1\r\nHost: plugin\r\nContent-Length: {}",
+            body.len()
+        );
+        write!(stream, "{head}\r\n\r\n{body}").unwrap();
+    }
+
     /// What the command line asks.
     pub(crate) fn ask<M: Method>(&self, request: &M) -> M::Answer {
         let client = Client::unix(self.socket());
@@ -230,10 +256,24 @@ impl Plugin {
         self.try_create(name, options).unwrap_err()
     }
 
-    /// What the engine is told of a volume; `None` when there is none.
+    /// The same, once that is possible again.
+    pub(crate) fn creates_again(&self, name: &str) {
+        let began = Instant::now();
+        while let Err(error) = self.try_create(name, &json!({})) {
+            assert!(began.elapsed() < PATIENCE, "{error}: {}", self.log());
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// What the engine is told of a volume, or why not.
+    pub(crate) fn try_get(&self, name: &str) -> Result<Value, String> {
+        let got = self.engine_asks("VolumeDriver.Get", &json!({"Name": name}))?;
+        Ok(got["Volume"].clone())
+    }
+
+    /// The same; `None` when there is none.
     pub(crate) fn find(&self, name: &str) -> Option<Value> {
-        let got = self.engine_asks("VolumeDriver.Get", &json!({"Name": name}));
-        got.ok().map(|got| got["Volume"].clone())
+        self.try_get(name).ok()
     }
 
     pub(crate) fn get(&self, name: &str) -> Value {
@@ -315,6 +355,18 @@ impl Plugin {
         found
     }
 
+    /// Unmounts what is mounted, as if the machine had been turned off.
+    pub(crate) fn unmount_all(&self) {
+        for at in self.mounts().iter().rev() {
+            said(Command::new("umount").arg(at));
+        }
+    }
+
+    /// The volume group of the thin pool in its loop file.
+    pub(crate) fn group(&self) -> String {
+        group_in(&self.path("state/volumes/thin.img"))
+    }
+
     /// Waits until a volume is attached nowhere.
     pub(crate) fn detached(&self, name: &str) {
         let began = Instant::now();
@@ -331,12 +383,18 @@ impl Plugin {
         }
     }
 
-    /// A volume group in a file, with a thin pool of the name that ours have.
-    pub(crate) fn group_with_pool(&self) -> Group {
+    /// A volume group in a file.
+    pub(crate) fn group_kept(&self) -> Group {
         let file = self.path("disk");
         fs::File::create(&file).unwrap().set_len(700 << 20).unwrap();
         let device = said(Command::new("losetup").args(["-f", "--show"]).arg(&file));
         said(Command::new("vgcreate").args(["-qq", "kept", &device]));
+        Group { device }
+    }
+
+    /// The same, with a thin pool of the name that ours have.
+    pub(crate) fn group_with_pool(&self) -> Group {
+        let group = self.group_kept();
         said(Command::new("lvcreate").args([
             "-qq",
             "-y",
@@ -348,19 +406,21 @@ impl Plugin {
             "drover",
             "kept",
         ]));
-        Group { device }
+        group
     }
+}
+
+/// The volume group in a loop file.
+fn group_in(file: &Path) -> String {
+    let mut devices = Command::new("losetup");
+    let devices = said(devices.args(["-n", "-O", "NAME", "-j"]).arg(file));
+    let device = devices.lines().next().unwrap_or_default();
+    said(Command::new("pvs").args(["--noheadings", "-o", "vg_name", device]))
 }
 
 /// What LVM lists in the group of a loop file.
 fn in_pool(file: &Path) -> OnBackend {
-    let devices = said(
-        Command::new("losetup")
-            .args(["-n", "-O", "NAME", "-j"])
-            .arg(file),
-    );
-    let device = devices.lines().next().unwrap_or_default().to_owned();
-    let group = said(Command::new("pvs").args(["--noheadings", "-o", "vg_name", &device]));
+    let group = group_in(file);
     let listed = said(Command::new("lvs").args(["--noheadings", "-o", "lv_name", &group]));
     let mut found = OnBackend::default();
     for name in listed.split_whitespace().filter(|name| *name != "drover") {
@@ -377,6 +437,11 @@ impl Group {
     pub(crate) fn volumes(&self) -> String {
         said(Command::new("lvs").args(["--noheadings", "-o", "lv_name", "kept"]))
     }
+
+    /// Takes its devices away, as if the machine had been turned off.
+    pub(crate) fn deactivate(&self) {
+        said(Command::new("vgchange").args(["-qq", "-an", "kept"]));
+    }
 }
 
 impl Drop for Group {
@@ -386,7 +451,7 @@ impl Drop for Group {
             vec!["losetup", "-d", &self.device],
         ] {
             if let [program, arguments @ ..] = words.as_slice() {
-                drop(Command::new(program).args(arguments).status());
+                drop(without_udev(Command::new(program).args(arguments)).status());
             }
         }
     }
@@ -415,7 +480,8 @@ impl Drop for Plugin {
             if let (Some(group), Some(device)) = (words.next(), words.next())
                 && group.starts_with("drover")
             {
-                drop(Command::new("vgremove").args(["-qq", "-f", group]).status());
+                let mut remove = Command::new("vgremove");
+                drop(without_udev(remove.args(["-qq", "-f", group])).status());
                 drop(Command::new("losetup").args(["-d", device]).status());
             }
         }

@@ -1,16 +1,21 @@
 //! Volumes in a thin pool.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use drover_backup_protocol::Repository;
-use drover_control_api::volume::{BackUpVolume, CreateSnapshot, ResizeVolume, RollBack, Snapshots};
+use drover_control_api::volume::{
+    BackUpVolume, CreateSnapshot, ResizeVolume, RollBack, Snapshots, VolumeStatus,
+};
 use drover_testkit::capability::{Capability, can_test};
 use serde_json::json;
 
 use crate::engine::Dockerd;
-use crate::plugin::Plugin;
+use crate::plugin::{PATIENCE, Plugin, said};
 
 const MIB: u64 = 1 << 20;
 
@@ -74,7 +79,7 @@ fn a_backup_reads_what_has_changed_since_the_last_one() {
     plugin.create("pg", &with(json!({"size": "64M"})));
     let at = plugin.mount("pg", "test");
     fs::write(at.join("rows"), noise(1, 16 << 20)).unwrap();
-    fs::File::open(at.join("rows")).unwrap().sync_all().unwrap();
+    File::open(at.join("rows")).unwrap().sync_all().unwrap();
     let full = back_up(&plugin);
     assert!(full.backup.block && full.parent.is_none());
     // The file, and what the file system has written all over the device, in chunks of 1 MiB.
@@ -153,6 +158,22 @@ fn a_pool_of_a_volume_group_is_found() {
     assert!(!group.volumes().contains("drover_v_"));
 }
 
+#[test]
+fn a_pool_is_made_in_the_volume_group_that_is_set() {
+    if !can_test(&[Capability::DeviceMapper]) {
+        return;
+    }
+    let mut plugin = Plugin::prepare("auto");
+    let group = plugin.group_kept();
+    plugin.set("volume_group = \"kept\"");
+    plugin.run();
+    plugin.create("pg", &json!({"size": "64M"}));
+    let pool = plugin.ask(&VolumeStatus {}).pool.unwrap();
+    assert_eq!(pool.place, "kept/drover");
+    assert!(pool.reason.contains("volume_group"), "{}", pool.reason);
+    assert!(group.volumes().contains("drover_v_"));
+}
+
 /// Runs a script in a container with both volumes.
 const RUN: &str = "run --rm --network none -v data:/data -v rows:/rows own /bin/sh -c";
 const READ: &str = "read x < /data/file; read y < /rows/file; echo $x $y";
@@ -225,4 +246,120 @@ fn an_engine_keeps_data_on_thin_volumes() {
     assert!(plugin.mounts().is_empty(), "{:?}", plugin.mounts());
     // What is left is in the trash.
     assert_eq!(plugin.on_backend().volumes.len(), 2);
+}
+
+/// As after a restart of the machine: no process, no mount, no device of the group.
+#[test]
+fn an_engine_starts_its_containers_on_thin_volumes_after_a_reboot() {
+    if !can_test(&[Capability::DeviceMapper, Capability::Dockerd]) {
+        return;
+    }
+    let mut plugin = Plugin::prepare("auto");
+    let group = plugin.group_with_pool();
+    let mut engine = Dockerd::start(plugin.folder());
+    plugin.serve_engine(engine.socket());
+    plugin.run();
+    engine.docker("volume create -d drover-vol -o size=64M data");
+    engine.docker("volume create -d drover-vol -o size=320M -o fs=xfs rows");
+    let user = RUN.replace("--rm", "-d --restart always --name user");
+    let script =
+        "for at in data rows; do echo x >> /$at/file; done; sync; while :; do sleep 1; done";
+    engine.docker_with(&user, script);
+    let count = "for at in data rows; do while read x; do echo $at; done < /$at/file; done";
+    let started = |engine: &Dockerd, times: usize| {
+        let began = Instant::now();
+        loop {
+            let lines = engine.try_docker_with("exec user /bin/sh -c", count);
+            let lines = lines.map(|told| told.lines().count());
+            if lines == Ok(2 * times) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{times}: {lines:?}");
+            sleep(Duration::from_millis(500));
+        }
+    };
+    started(&engine, 1);
+    for times in 2..4 {
+        plugin.kill();
+        engine.cut_power();
+        plugin.unmount_all();
+        group.deactivate();
+        plugin.run();
+        engine.run();
+        started(&engine, times);
+    }
+    assert_eq!(plugin.mounts().len(), 2, "{:?}", plugin.mounts());
+    engine.docker("rm -f user");
+    engine.docker("volume rm data rows");
+}
+
+/// It is told at once, with the remedy, and to everybody who asks for something; nothing is changed; and what is repaired is used again.
+#[test]
+fn an_engine_is_told_of_a_damaged_pool_and_loses_nothing() {
+    if !can_test(&[Capability::DeviceMapper, Capability::Dockerd]) {
+        return;
+    }
+    let mut plugin = Plugin::prepare("thin");
+    let engine = Dockerd::start(plugin.folder());
+    plugin.serve_engine(engine.socket());
+    plugin.run();
+    engine.docker("volume create -d drover-vol -o size=64M data");
+    engine.docker("volume create -d drover-vol -o size=320M -o fs=xfs rows");
+    engine.docker_with(RUN, "echo one > /data/file; echo one > /rows/file; sync");
+    plugin.detached("data");
+    plugin.detached("rows");
+    plugin.kill();
+    let group = plugin.group();
+    let metadata = metadata(&group);
+    // The device of the file ends with them.
+    said(Command::new("vgchange").args(["-qq", "-an", &group]));
+    let file = plugin.path("state/volumes/thin.img");
+    let file = File::options().read(true).write(true).open(file).unwrap();
+    let mut whole = vec![0; 1 << 20];
+    file.read_exact_at(&mut whole, metadata).unwrap();
+    // All but the first block, where LVM looks for its kind.
+    file.write_all_at(&vec![0x5a; (1 << 20) - 4096], metadata + 4096)
+        .unwrap();
+    file.sync_all().unwrap();
+
+    let repair = format!("lvconvert --repair {group}/drover");
+    plugin.run_amiss(&repair);
+    assert_eq!(engine.docker("volume ls -q"), "data\nrows");
+    let health = engine.docker("volume inspect -f {{.Status.health}} data");
+    assert!(health.contains(&repair), "{health}");
+    let script = "echo two > /data/file";
+    for refusal in [
+        engine.refused(RUN, script),
+        engine.refused("volume create -d drover-vol -o size=64M", "more"),
+        engine.refused("volume create -d drover-vol -o from=data", "clone"),
+        engine.refused("volume rm", "data"),
+    ] {
+        assert!(refusal.contains(&repair), "{refusal}");
+    }
+    assert_eq!(engine.docker("volume ls -q"), "data\nrows");
+    let mut after = vec![0; (1 << 20) - 4096];
+    file.read_exact_at(&mut after, metadata + 4096).unwrap();
+    assert!(
+        after.iter().all(|byte| *byte == 0x5a),
+        "something was written"
+    );
+
+    file.write_all_at(&whole, metadata).unwrap();
+    file.sync_all().unwrap();
+    plugin.mounts_again("data");
+    plugin.unmount("data", "test");
+    assert_eq!(engine.docker_with(RUN, READ), "one one");
+    engine.docker("volume rm data rows");
+}
+
+/// Where the metadata of the pool in a loop file begins, bytes.
+fn metadata(group: &str) -> u64 {
+    let ranges = "-a --noheadings -o seg_pe_ranges".split(' ');
+    let volume = format!("{group}/drover_tmeta");
+    let ranges = said(Command::new("lvs").args(ranges).arg(volume));
+    let (device, extents) = ranges.split_once(':').unwrap();
+    let first: u64 = extents.split('-').next().unwrap().parse().unwrap();
+    let start = "--noheadings --units b --nosuffix -o pe_start".split(' ');
+    let start = said(Command::new("pvs").args(start).arg(device));
+    start.parse::<u64>().unwrap() + first * (4 << 20)
 }

@@ -64,6 +64,12 @@ impl ThinPlace {
     /// The name of the pool that is made in a volume group.
     pub const POOL: &str = name::POOL;
 
+    /// Whether a loop file is there, or was, and may be gone since. `state` is the directory of the backend.
+    #[must_use]
+    pub fn was_made(file: &Path, state: &Path) -> bool {
+        file.exists() || state.join(MARKER).exists()
+    }
+
     /// For people.
     pub(super) fn describe(&self, lvm: &Lvm) -> String {
         match self {

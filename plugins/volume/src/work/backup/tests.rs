@@ -134,7 +134,7 @@ fn open_with(folder: &TempDir, backend: BackendChoice, records: &str) -> Arc<Wor
     // Nobody answers there: no container is asked anything.
     let socket = folder.path().join("engine.sock");
     let engine = Engine::new(&format!("unix://{}", socket.display())).unwrap();
-    let catalogue = Catalogue::open(&database).unwrap();
+    let catalogue = Catalogue::open(&database, true).unwrap();
     let mut work = Work::new(&settings, catalogue, Pools::new(&settings), engine);
     work.backups.program = drover_backup();
     work.pools.open(&[], Making::Now);
