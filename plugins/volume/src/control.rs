@@ -168,14 +168,16 @@ impl Control {
         }
     }
 
-    fn pause(&self, asked: &PauseVolume) -> Result<VolumeEntry> {
+    async fn pause(&self, asked: PauseVolume) -> Result<VolumeEntry> {
         let record = self.work.catalogue.ready(&asked.volume)?;
         let changed = self
             .work
             .catalogue
             .change(&record.id, |it| it.paused = asked.paused)?;
         let gone = || Error::NoVolume(asked.volume.clone());
-        Ok(self.entry_of(&changed.ok_or_else(gone)?))
+        let record = changed.ok_or_else(gone)?;
+        self.work.renew_note(&record).await;
+        Ok(self.entry_of(&record))
     }
 
     /// In a task of its own, so that the snapshot is removed also when whoever asked has gone.
@@ -263,7 +265,7 @@ impl Service for Control {
             BackupProgress::PATH => {
                 run::<BackupProgress, _>(body, async |it| self.how_far(&it)).await
             }
-            PauseVolume::PATH => run::<PauseVolume, _>(body, async |it| self.pause(&it)).await,
+            PauseVolume::PATH => run::<PauseVolume, _>(body, async |it| self.pause(it).await).await,
             CompareSnapshot::PATH => {
                 run::<CompareSnapshot, _>(body, async |it| self.compare(it).await).await
             }

@@ -29,6 +29,12 @@ const WALKING: u32 = 60;
 pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
     let mut levels = BTreeMap::new();
     let mut round = 0_u32;
+    let mut known = work.catalogue.known();
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => return,
+        // Before, there is nothing that could be due. With the sender gone the process ends.
+        _ = known.wait_for(|known| *known) => {}
+    }
     loop {
         schedules(&work).await;
         backups(&work);

@@ -14,10 +14,14 @@ mod killed;
 mod late;
 #[path = "process/nobody.rs"]
 mod nobody;
+#[path = "process/options.rs"]
+mod options;
 #[path = "process/places.rs"]
 mod places;
 #[path = "process/plugin.rs"]
 mod plugin;
+#[path = "process/schedules.rs"]
+mod schedules;
 #[path = "process/thin.rs"]
 mod thin;
 #[path = "process/tracer.rs"]

@@ -1,6 +1,7 @@
 //! A place where volumes lie that is not there.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use drover_control_api::volume::VolumeStatus;
@@ -107,4 +108,52 @@ fn a_wrong_place_on_a_new_host_is_told_at_once() {
             .args([&disk, &place]),
     );
     plugin.mounts_again("data");
+}
+
+/// A file that holds volumes, and damage at its beginning: nothing is made in its place, nothing is written to it, and what is repaired
+/// is used again.
+#[test]
+fn a_damaged_file_is_told_and_left_alone() {
+    if !can_test(&[Capability::Btrfs]) {
+        return;
+    }
+    let mut plugin = Plugin::prepare("btrfs");
+    plugin.has_engine_without_containers();
+    plugin.run();
+    plugin.create("data", &json!({}));
+    fs::write(plugin.mount("data", "test").join("file"), "one").unwrap();
+    plugin.kill();
+    plugin.unmount_all();
+    let pool = plugin.path("state/volumes/btrfs");
+    said(Command::new("umount").arg(&pool));
+    // The first superblock is 64 KiB from the beginning.
+    let (at, mut whole) = (64 << 10, vec![0; 4096]);
+    let file = pool.with_extension("img");
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(file)
+        .unwrap();
+    file.read_exact_at(&mut whole, at).unwrap();
+    let damage = vec![0x5a; whole.len()];
+    file.write_all_at(&damage, at).unwrap();
+    file.sync_all().unwrap();
+
+    plugin.run_amiss("cannot be mounted");
+    assert_eq!(plugin.get("data")["Name"], "data");
+    for refusal in [
+        plugin.try_mount("data", "test").unwrap_err(),
+        plugin.try_remove("data").unwrap_err(),
+        plugin.refused("more", &json!({})),
+    ] {
+        assert!(refusal.contains("btrfs check"), "{refusal}");
+    }
+    let mut found = damage.clone();
+    file.read_exact_at(&mut found, at).unwrap();
+    assert_eq!(found, damage, "something was written");
+
+    file.write_all_at(&whole, at).unwrap();
+    file.sync_all().unwrap();
+    let at = plugin.mounts_again("data");
+    assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "one");
 }
