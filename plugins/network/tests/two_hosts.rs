@@ -4,6 +4,8 @@
 
 #[path = "two_hosts/host.rs"]
 mod host;
+#[path = "two_hosts/lost.rs"]
+mod lost;
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -138,6 +138,9 @@ pub struct PathTable {
     /// else on this host is counted with ours.
     #[serde(default)]
     pub drops: BTreeMap<String, u64>,
+    /// That this host has encrypted networks and cannot encrypt, and why.
+    #[serde(default)]
+    pub cannot_encrypt: Option<String>,
 }
 
 /// The path to a peer: how packets of clear networks get there, and how those of encrypted ones do.

@@ -21,6 +21,8 @@ pub(crate) struct PeersView {
     peers: Vec<PeerView>,
     /// What this host has dropped for the sake of encryption, by cause.
     drops: BTreeMap<String, u64>,
+    /// That this host has encrypted networks and cannot encrypt, and why; `null` otherwise.
+    cannot_encrypt: Option<String>,
 }
 
 /// Another host.
@@ -76,6 +78,7 @@ fn view(paths: PathTable, status: StatusAnswer) -> PeersView {
     PeersView {
         peers,
         drops: paths.drops,
+        cannot_encrypt: paths.cannot_encrypt,
     }
 }
 
@@ -214,7 +217,7 @@ impl PeersView {
             let reason = peer.encryption.as_ref()?.degraded.as_ref()?;
             Some(format!("{} is degraded: {reason}", peer.host))
         });
-        reasons.collect()
+        self.cannot_encrypt.iter().cloned().chain(reasons).collect()
     }
 }
 
@@ -246,10 +249,26 @@ mod tests {
     }
 
     #[test]
+    fn that_this_host_cannot_encrypt_is_said_with_the_reason() {
+        let paths = serde_json::from_str(include_str!("../../tests/answers/paths.json")).unwrap();
+        let status = serde_json::from_str(include_str!("../../tests/answers/status.json")).unwrap();
+        let reason = "this host cannot encrypt: the kernel lacks ESP".to_owned();
+        let view = view(
+            PathTable {
+                cannot_encrypt: Some(reason.clone()),
+                ..paths
+            },
+            status,
+        );
+        assert!(view.render().lines().any(|line| line == reason));
+    }
+
+    #[test]
     fn one_host_alone_is_told_how_to_get_company() {
         let view = PeersView {
             peers: Vec::new(),
             drops: BTreeMap::new(),
+            cannot_encrypt: None,
         };
         assert!(view.render().contains("drover join"));
     }

@@ -29,7 +29,7 @@ use drover_model::HostName;
 use drover_overlay::{IpsecPath, PathMtu, State, Step, UdpPorts, name};
 use drover_plugin_host::DriverError;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Owner;
 use clock::Clocks;
@@ -178,9 +178,9 @@ fn spread(time: Duration) -> Duration {
 }
 
 impl Owner {
-    /// Finds out whether the kernel can encrypt, once.
+    /// Finds out whether the kernel can encrypt, until it can: what it lacks may be a module that somebody installs.
     pub(super) async fn try_encryption(&mut self) {
-        if self.encryption.capability.is_some() {
+        if self.encryption.is_possible() {
             return;
         }
         let Some(kernel) = &self.kernel else { return };
@@ -188,12 +188,20 @@ impl Owner {
         let said = |error| DriverError::chain(&error).to_string();
         self.encryption.source_checks = Some(tried.map_err(said));
         let capability = kernel.encryption().await.map_err(said);
-        if let Err(reason) = &capability {
-            warn!(%reason, "this host cannot encrypt");
-        } else {
-            self.listen_to_routers().await;
+        let before = self.encryption.capability.replace(capability);
+        match self.encryption.impossible() {
+            Some(reason) if before.as_ref() != self.encryption.capability.as_ref() => {
+                warn!(%reason, "this host cannot encrypt");
+            }
+            Some(_) => {}
+            None => {
+                if before.is_some() {
+                    info!("this host can encrypt now");
+                }
+                self.listen_to_routers().await;
+                self.meet();
+            }
         }
-        self.encryption.capability = Some(capability);
     }
 
     /// Brings the exchange up to the cluster: who this host is, and whose keys there are. The first time, it takes

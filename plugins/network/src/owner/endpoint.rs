@@ -42,9 +42,12 @@ impl Owner {
         Ok(())
     }
 
-    /// What is to be encrypted and cannot be would reach nobody.
-    async fn refuse_without_encryption(&mut self, network: &Network) -> Result<(), DriverError> {
-        if network.options.encryption == Encryption::Off {
+    /// What is to be encrypted and cannot be would reach nobody, and whoever asks is the one to be told.
+    async fn refuse_without_encryption(
+        &mut self,
+        encryption: Encryption,
+    ) -> Result<(), DriverError> {
+        if encryption == Encryption::Off {
             return Ok(());
         }
         self.open_kernel().await?;
@@ -63,7 +66,8 @@ impl Owner {
         network: Network,
     ) -> Result<(), DriverError> {
         self.refuse_after_tear_down()?;
-        self.refuse_without_encryption(&network).await?;
+        self.refuse_without_encryption(network.options.encryption)
+            .await?;
         let replaced = self.networks_in_the_way(id, &network)?;
         self.records.remove_networks(&replaced).map_err(unwritten)?;
         self.records.put_network(id, network).map_err(unwritten)?;
@@ -141,6 +145,9 @@ impl Owner {
                 )))
             };
         }
+        let network = self.records.networks().get(&endpoint.network);
+        let encryption = network.map_or(Encryption::Off, |it| it.options.encryption);
+        self.refuse_without_encryption(encryption).await?;
         // A new endpoint with an address of an old one: the old one's end was not told, and the newer
         // one is right.
         let addresses: BTreeSet<_> = endpoint.addresses.iter().map(ipnet::IpNet::addr).collect();

@@ -97,7 +97,11 @@ impl Owner {
         });
         let paths = paths.collect();
         let drops = self.encryption_drops().await?;
-        Ok(PathTable { paths, drops })
+        Ok(PathTable {
+            paths,
+            drops,
+            cannot_encrypt: self.cannot_encrypt(),
+        })
     }
 
     pub(super) async fn endpoints(&mut self) -> Result<EndpointTable, DriverError> {

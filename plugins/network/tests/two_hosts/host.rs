@@ -203,6 +203,11 @@ impl Host {
         process.wait().unwrap();
     }
 
+    /// Where what it remembers is.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.join("state/network.redb")
+    }
+
     /// Where its overlay is.
     pub(crate) fn overlay(&self) -> PathBuf {
         self.folder.join("run/netns/overlay")

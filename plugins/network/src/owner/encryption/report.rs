@@ -97,15 +97,19 @@ impl Owner {
 
     /// A sentence for each thing that keeps encrypted networks from being what they should.
     pub(in crate::owner) fn encryption_complaints(&self) -> Vec<String> {
-        let encrypted = self.records.networks().values();
-        let mut encrypted = encrypted.filter(|it| it.options.encryption == Encryption::Ipsec);
         let mut complaints = self.encryption.refused.clone();
-        if let (Some(reason), Some(_)) = (self.encryption.impossible(), encrypted.next()) {
-            complaints.push(format!(
-                "this host cannot encrypt, so encrypted networks reach no other host: {reason}"
-            ));
-        }
+        complaints.extend(self.cannot_encrypt());
         complaints
+    }
+
+    /// That this host cannot encrypt and why, if it has something to encrypt.
+    pub(in crate::owner) fn cannot_encrypt(&self) -> Option<String> {
+        let reason = self.encryption.impossible()?;
+        let mut networks = self.records.networks().values();
+        let encrypted = networks.any(|it| it.options.encryption == Encryption::Ipsec);
+        encrypted.then(|| {
+            format!("this host cannot encrypt, so encrypted networks reach no other host: {reason}")
+        })
     }
 }
 
