@@ -6,6 +6,8 @@
 mod host;
 #[path = "two_hosts/lost.rs"]
 mod lost;
+#[path = "two_hosts/segments.rs"]
+mod segments;
 
 use std::net::IpAddr;
 use std::path::Path;
