@@ -3,8 +3,8 @@
 //! An engine that is told of any failure of `Get` forgets the volume and starts its container on a new, empty one. One that gets
 //! no answer says so, and starts nothing. So nothing is answered while it is not known which volumes there are; nor to a `Get` that
 //! comes without its body, as an engine sends it when the connection was cut in the middle of the first one. A new volume is not
-//! waited for in vain: where there is no place for one, that is said; and where there was never a volume, nothing waits for a
-//! place that cannot be opened.
+//! waited for in vain: where there is no place for one, that is said; and where there was never a volume, and there is nothing of a
+//! pool, nothing waits for a place that cannot be opened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,11 +55,10 @@ impl<S: Service> Service for Gate<S> {
             tokio::select! {
                 biased;
                 _ = known.wait_for(|known| *known) => {}
-                sentence = self.pools.failed(), if self.never_had_any || request.path == CREATE => {
-                    if request.path == CREATE {
-                        return self.service.refuse(500, &sentence);
-                    }
+                sentence = self.pools.failed(false), if request.path == CREATE => {
+                    return self.service.refuse(500, &sentence);
                 }
+                _ = self.pools.failed(true), if self.never_had_any => {}
             }
         }
         if request.path == GET && request.body.iter().all(u8::is_ascii_whitespace) {
@@ -130,6 +129,11 @@ mod tests {
         gate.never_had_any = true;
         let text = format!("{:?}", call(&gate, GET).await);
         assert!(text.contains("asked"), "{text}");
+        // But for those of a pool that cannot be opened.
+        std::fs::create_dir_all(folder.path().join("volumes/btrfs/volumes")).unwrap();
+        gate.pools.open(&[], Making::Later);
+        let waiting = tokio::time::timeout(Duration::from_millis(50), call(&gate, GET)).await;
+        assert!(waiting.is_err(), "a question was answered");
         let text = format!("{:?}", call(&gate, CREATE).await);
         assert!(text.contains("not-there"), "{text}");
         sender.send_replace(true);

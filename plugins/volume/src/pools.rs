@@ -44,8 +44,8 @@ enum Choice {
     Planned,
     /// New volumes are made there.
     Made(BackendKind),
-    /// There is no place for new volumes.
-    Failed(String),
+    /// There is no place for new volumes, and why; and whether volumes may lie there, that is, whether there is anything of a pool.
+    Failed { sentence: String, may_hold: bool },
 }
 
 /// The pools of a host.
@@ -107,7 +107,10 @@ impl Pools {
                 self.insert(pool);
                 Choice::Made(kind)
             }
-            Err(error) => Choice::Failed(error.sentence()),
+            Err(error) => Choice::Failed {
+                sentence: error.sentence(),
+                may_hold: self.may_hold(),
+            },
         };
         self.open_former(former);
         self.choice.send_replace(made);
@@ -168,6 +171,19 @@ impl Pools {
         evident.collect()
     }
 
+    /// Whether volumes may lie on this host at a place that cannot be opened: damaged, or another's for now. Of a directory that is
+    /// configured and not there, or a volume group, nothing tells so.
+    fn may_hold(&self) -> bool {
+        let mut evident = self.evident();
+        if self.settings.volume_group.is_some() && self.settings.thin_pool.is_none() {
+            let state = self.folder.join("thin");
+            let found = helper().and_then(|helper| Ok(find_thin_group(&helper, &state)?));
+            let is_there = found.is_ok_and(|found| found.is_some());
+            evident.retain(|kind| *kind != BackendKind::Thin || is_there);
+        }
+        !evident.is_empty()
+    }
+
     /// Whether new volumes take a loop file that is not there.
     fn needs_making(&self) -> bool {
         let takes_btrfs = || {
@@ -197,15 +213,17 @@ impl Pools {
         match &*self.choice.borrow() {
             Choice::Opening | Choice::Planned => None,
             Choice::Made(kind) => Some(Ok(*kind)),
-            Choice::Failed(sentence) => Some(Err(sentence.clone())),
+            Choice::Failed { sentence, .. } => Some(Err(sentence.clone())),
         }
     }
 
-    /// Waits until there is no place for new volumes; why not.
-    pub(crate) async fn failed(&self) -> String {
+    /// Waits until there is no place for new volumes; why not. With `is_bare`, until there is nothing of a pool either.
+    pub(crate) async fn failed(&self, is_bare: bool) -> String {
         let mut choice = self.choice.subscribe();
         loop {
-            if let Choice::Failed(sentence) = &*choice.borrow_and_update() {
+            if let Choice::Failed { sentence, may_hold } = &*choice.borrow_and_update()
+                && !(is_bare && *may_hold)
+            {
                 return sentence.clone();
             }
             // With the sender gone the process ends.
