@@ -1,6 +1,6 @@
 //! `--all`: the volumes, snapshots and backups of every host of the cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_control_api::catalogue::{
     CatalogueSnapshot, CatalogueTable, HostBackup, HostVolume, Presence,
@@ -34,9 +34,9 @@ pub(crate) struct EveryVolumeView {
     volumes: Vec<HostVolume>,
     #[serde(flatten)]
     doubts: Doubts,
-    /// When each volume was backed up last, by whatever host.
+    /// When a volume of that name was backed up last, by host.
     #[serde(skip)]
-    backups: Vec<HostBackup>,
+    backups: BTreeMap<(HostName, VolumeName), UnixSeconds>,
     #[serde(skip)]
     now: u64,
 }
@@ -76,18 +76,31 @@ pub(crate) struct EveryBackupView {
 }
 
 impl Doubts {
-    fn new(table: &CatalogueTable, hosts: impl Iterator<Item = (HostName, Presence)>) -> Self {
+    fn of_volumes(table: &CatalogueTable) -> Self {
+        let volumes = table.volumes.iter();
+        Self::new(table, volumes.map(|it| (&it.host, it.presence)))
+    }
+
+    fn of_backups(table: &CatalogueTable) -> Self {
+        let backups = table.backups.iter();
+        Self::new(table, backups.map(|it| (&it.host, it.presence)))
+    }
+
+    fn new<'a>(
+        table: &CatalogueTable,
+        hosts: impl Iterator<Item = (&'a HostName, Presence)>,
+    ) -> Self {
         let away = hosts.filter(|(_, presence)| *presence == Presence::Away);
         Self {
-            away: away.map(|(host, _)| host).collect(),
+            away: away.map(|(host, _)| host.clone()).collect(),
             problem: table.problem.clone(),
             problem_since: table.problem_since,
         }
     }
 
-    /// A table, and what is to be doubted of it.
-    fn below(&self, text: String, now: u64) -> String {
-        let mut lines = vec![text];
+    /// What is listed, and what is to be doubted of it.
+    fn below(&self, listed: Vec<String>, now: u64) -> String {
+        let mut lines = listed;
         if !self.away.is_empty() {
             let hosts = list(&self.away);
             lines.push(format!(
@@ -120,37 +133,31 @@ impl EveryVolumeView {
         table
             .volumes
             .retain(|it| removed || it.volume.state == "ready");
-        let hosts = table
-            .volumes
-            .iter()
-            .map(|it| (it.host.clone(), it.presence));
+        let mut backups = BTreeMap::new();
+        for it in &table.backups {
+            let volume = (it.host.clone(), it.backup.volume.clone());
+            let last: &mut UnixSeconds = backups.entry(volume).or_default();
+            *last = it.backup.taken_at.max(*last);
+        }
         Self {
-            doubts: Doubts::new(&table, hosts),
+            doubts: Doubts::of_volumes(&table),
             volumes: table.volumes,
-            backups: table.backups,
+            backups,
             now: now(),
         }
     }
 
-    fn last_backup(&self, of: &HostVolume) -> Option<u64> {
-        let own = self
-            .backups
-            .iter()
-            .filter(|it| it.host == of.host && it.backup.volume == of.volume.name);
+    fn last_backup(&self, of: &HostVolume) -> Option<UnixSeconds> {
+        let volume = (of.host.clone(), of.volume.name.clone());
+        let last = self.backups.get(&volume).copied();
         // One of an earlier volume of that name says nothing of this one.
-        own.map(|it| it.backup.taken_at)
-            .filter(|taken_at| *taken_at >= of.volume.created_at)
-            .max()
+        last.filter(|taken_at| *taken_at >= of.volume.created_at)
     }
 }
 
 impl EverySnapshotView {
     pub(crate) fn new(table: CatalogueTable) -> Self {
-        let hosts = table
-            .volumes
-            .iter()
-            .map(|it| (it.host.clone(), it.presence));
-        let doubts = Doubts::new(&table, hosts);
+        let doubts = Doubts::of_volumes(&table);
         let older = table.volumes.iter().map(|it| it.volume.older_snapshots);
         let older = older.sum();
         let snapshots = table.volumes.into_iter().flat_map(|it| {
@@ -178,24 +185,24 @@ impl EverySnapshotView {
 
 impl EveryBackupView {
     pub(crate) fn new(table: CatalogueTable) -> Self {
-        let hosts = table
-            .backups
-            .iter()
-            .map(|it| (it.host.clone(), it.presence));
         Self {
-            doubts: Doubts::new(&table, hosts),
+            doubts: Doubts::of_backups(&table),
             backups: table.backups,
             now: now(),
         }
     }
 }
 
+/// A table, or what is said instead of one without rows.
+fn table_or(none: &str, headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        return none.to_owned();
+    }
+    table(headers, right, rows)
+}
+
 impl View for EveryVolumeView {
     fn render(&self) -> String {
-        if self.volumes.is_empty() {
-            let none = "no volumes: `docker volume create -d drover-vol NAME`";
-            return self.doubts.below(none.to_owned(), self.now);
-        }
         let rows = self.volumes.iter().map(|it| {
             let volume = &it.volume;
             let count = volume.older_snapshots + volume.snapshots.len() as u64;
@@ -228,17 +235,14 @@ impl View for EveryVolumeView {
             "BACKUP",
             "STATE",
         ];
-        let text = table(&headers, &[3, 5], rows.collect());
-        self.doubts.below(text, self.now)
+        let none = "no volumes: `docker volume create -d drover-vol NAME`";
+        let text = table_or(none, &headers, &[3, 5], rows.collect());
+        self.doubts.below(vec![text], self.now)
     }
 }
 
 impl View for EverySnapshotView {
     fn render(&self) -> String {
-        if self.snapshots.is_empty() {
-            let none = "no snapshots: `drover volume snapshot create VOLUME@NAME`";
-            return self.doubts.below(none.to_owned(), self.now);
-        }
         let rows = self.snapshots.iter().map(|it| {
             let consistency = if it.snapshot.application_consistent {
                 "application"
@@ -254,23 +258,20 @@ impl View for EverySnapshotView {
             ]
         });
         let headers = ["HOST", "SNAPSHOT", "TAKEN", "WHY", "CONSISTENT"];
-        let mut text = table(&headers, &[], rows.collect());
+        let none = "no snapshots: `drover volume snapshot create VOLUME@NAME`";
+        let mut lines = vec![table_or(none, &headers, &[], rows.collect())];
         if self.older > 0 {
-            text.push_str(&format!(
-                "\nand {} older ones, which `drover volume snapshot ls` lists on their hosts",
+            lines.push(format!(
+                "and {} older ones, which `drover volume snapshot ls` lists on their hosts",
                 self.older
             ));
         }
-        self.doubts.below(text, self.now)
+        self.doubts.below(lines, self.now)
     }
 }
 
 impl View for EveryBackupView {
     fn render(&self) -> String {
-        if self.backups.is_empty() {
-            let none = "no host of the cluster has backed up a volume";
-            return self.doubts.below(none.to_owned(), self.now);
-        }
         let rows = self.backups.iter().map(|it| {
             let backup = &it.backup;
             vec![
@@ -283,8 +284,9 @@ impl View for EveryBackupView {
             ]
         });
         let headers = ["VOLUME", "HOST", "LATEST", "ID", "SIZE", "REPOSITORY"];
-        let text = table(&headers, &[4], rows.collect());
-        self.doubts.below(text, self.now)
+        let none = "no host of the cluster has backed up a volume";
+        let text = table_or(none, &headers, &[4], rows.collect());
+        self.doubts.below(vec![text], self.now)
     }
 }
 
