@@ -26,6 +26,7 @@ fn catalogue(lab: &mut Lab) -> Result<()> {
     let (one, two) = lab.pair()?;
     make(one)?;
     listed(two)?;
+    forgotten(one, two).context("backups that are forgotten")?;
     restored_by_name(one, two).context("restoring by name")?;
     the_coordinator_is_away(one, two).context("without a coordinator")?;
     of_two_hosts(two).context("of two hosts")?;
@@ -91,6 +92,67 @@ fn listed(host: &Host) -> Result<()> {
     }
     ensure!(!text.contains(PASSWORD), "{text}");
     Ok(())
+}
+
+/// Backs `pg` up once more; gives the backup's id.
+fn back_up(host: &Host) -> Result<String> {
+    let told = host.run(&format!(
+        "drover backup create pg --to {REPOSITORY} --password-file /root/password --json | tail -n 1"
+    ))?;
+    let done: Value = serde_json::from_str(&told)?;
+    let id = done["outcome"]["backup"]["id"].as_str();
+    id.map(ToOwned::to_owned).context(told.clone())
+}
+
+/// Which backup of `pg` is listed, and which its host takes for the last: `-` for none.
+fn last_is(one: &Host, two: &Host, expected: &str) -> Result<()> {
+    let what = format!("`{expected}` to be the last backup");
+    wait::until(&what, wait::seconds(30), || {
+        let all = two.drover_json("backup ls --all pg")?;
+        let listed = all["backups"][0]["id"].as_str().unwrap_or("-");
+        ensure!(listed == expected, "listed is {listed}");
+        let status = one.run("docker volume inspect -f '{{json .Status.lastBackup}}' pg")?;
+        let known: Value = serde_json::from_str(&status)?;
+        let known = known["id"].as_str().unwrap_or("-");
+        ensure!(known == expected, "its host knows {known}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// What was forgotten, by Drover or by restic, is listed no longer, nor listed again by the host that had made it.
+fn forgotten(one: &Host, two: &Host) -> Result<()> {
+    let place = format!("--from {REPOSITORY} --password-file /root/password");
+    let all = one.drover_json("backup ls --all pg")?;
+    let first = all["backups"][0]["id"].as_str().context("no id")?;
+    let second = back_up(one)?;
+    last_is(one, two, &second)?;
+    one.run(&format!("drover backup forget pg --keep 9 {place}"))?;
+    one.run(&format!(
+        "drover backup forget pg --id {second} --dry-run {place}"
+    ))?;
+    last_is(one, two, &second)?;
+    one.run(&format!("drover backup forget pg --id {second} {place}"))?;
+    last_is(one, two, first)?;
+    // Its host hears of it at its next start, too.
+    one.kill("drover-vol", "KILL")?;
+    last_is(one, two, first)?;
+    let (third, fourth) = (back_up(one)?, back_up(one)?);
+    last_is(one, two, &fourth)?;
+    let root = format!("/proc/{}/root", one.init()?);
+    let mut restic = Command::new("restic");
+    restic.args(["--no-cache", "-r", &format!("{root}{REPOSITORY}")]);
+    restic.args(["--password-file", &format!("{root}/root/password")]);
+    restic.args(["forget", first, &third, &fourth]);
+    process::output(&mut restic, "restic forget")?.succeeded()?;
+    one.run(&format!("drover backup prune {place}"))?;
+    last_is(one, two, "-")?;
+    one.kill("drover-vol", "KILL")?;
+    let text = two.refused(&create("x", "-o from-backup=pg"))?;
+    ensure!(text.contains("no host of the cluster"), "{text}");
+    last_is(one, two, "-")?;
+    let again = back_up(one)?;
+    last_is(one, two, &again)
 }
 
 fn create(name: &str, options: &str) -> String {

@@ -148,6 +148,7 @@ pub(crate) fn prune(session: &Session) -> Result<Pruned> {
     }
     let left = size(session)?;
     Ok(Pruned {
+        backups: catalog::list(session, None)?,
         removed: before.saturating_sub(left),
         left,
     })

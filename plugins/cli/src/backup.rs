@@ -5,6 +5,7 @@
 
 mod arguments;
 mod bar;
+mod forgotten;
 mod show;
 
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use crate::volume::catalogue;
 pub(crate) use arguments::BackupCommand;
 use arguments::{CreateArguments, RestoreArguments, Where};
 use bar::Bar;
+use forgotten::Listed;
 
 /// The worker.
 const PROGRAM: &str = "drover-backup";
@@ -91,7 +93,11 @@ pub(crate) async fn run(settings: &Settings, command: BackupCommand) -> Result<u
         repository: repository(place),
         operation,
     };
+    let listed = Listed::before(settings, &request.repository.url, &request.operation).await;
     let outcome = work(&request, events).await?;
+    if let Some(listed) = listed {
+        listed.follow(settings, &outcome).await;
+    }
     if !events {
         output::line(&show::outcome(&outcome));
     }

@@ -8,13 +8,15 @@ mod tests;
 use std::collections::BTreeMap;
 
 use drover_control_api::catalogue::{
-    BackupEntryRecord, Catalogue, CatalogueBackup, CatalogueEvent, CatalogueTable, HostBackup,
-    HostVolume, Presence, RecordCatalogue, VolumeEntryRecord,
+    BackupEntryRecord, Catalogue, CatalogueBackup, CatalogueEvent, CatalogueTable, ForgetBackups,
+    ForgottenBackup, HostBackup, HostVolume, ListedBackup, MOST_FORGOTTEN, Presence,
+    RecordCatalogue, VolumeEntryRecord,
 };
-use drover_control_api::{Empty, Failure};
+use drover_control_api::{Empty, Failure, FailureKind};
 use drover_http::Response;
 use drover_model::{HostName, VolumeName};
-use drover_store::Transaction;
+use drover_store::{Outcome, Transaction};
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -49,8 +51,12 @@ pub async fn record(context: &Context, told: RecordCatalogue) -> Result<Empty, F
     let mut batch = Transaction::new();
     for backup in told.backups {
         batch = context.with_room(batch).await?;
-        let (key, version) = (backup_key(host, &backup), 1);
-        let put = batch.put_record(key, &BackupEntryRecord { version, backup });
+        let key = backup_key(host, &backup);
+        let listed = ListedBackup {
+            backup,
+            forgotten: Vec::new(),
+        };
+        let put = batch.put_record(key, &backup_entry(listed));
         batch = put.map_err(|error| store_failure(&error))?;
     }
     let gone = told.gone.iter().map(|id| volume_key(host, id.as_str()));
@@ -60,6 +66,89 @@ pub async fn record(context: &Context, told: RecordCatalogue) -> Result<Empty, F
     }
     context.commit_own(batch).await?;
     Ok(Empty {})
+}
+
+const fn backup_entry(listed: ListedBackup) -> BackupEntryRecord {
+    BackupEntryRecord { version: 1, listed }
+}
+
+/// How many ids of forgotten backups are kept of a volume and repository, the last ones.
+const MOST_IDS: usize = 32;
+
+/// See [`ForgetBackups`].
+///
+/// # Errors
+/// When there are too many at once, this host was removed from its cluster, or the store does not answer.
+pub async fn forget(context: &Context, told: ForgetBackups) -> Result<Empty, Failure> {
+    context.refuse_when_fenced()?;
+    if told.backups.len() > MOST_FORGOTTEN {
+        let message = format!("more than {MOST_FORGOTTEN} backups at once");
+        return Err(Failure::new(FailureKind::InvalidInput, message));
+    }
+    for forgotten in told.backups {
+        forget_one(context, &forgotten).await?;
+    }
+    Ok(Empty {})
+}
+
+async fn forget_one(context: &Context, told: &ForgottenBackup) -> Result<(), Failure> {
+    let key = backup_key(&told.host, &told.backup);
+    let found = context.store().get_record::<BackupEntryRecord>(&key).await;
+    let Some((record, revision)) = found.map_err(|error| store_failure(&error))? else {
+        return Ok(());
+    };
+    if record.listed.backup != told.backup || record.listed.is_gone() {
+        return Ok(());
+    }
+    let is_member = {
+        let cluster = context.cluster.borrow();
+        presence(&cluster, context.host(), &told.host) != Presence::Removed
+    };
+    let batch = Transaction::new().if_unchanged(&key, revision);
+    let batch = match corrected(record.listed, told.left.as_ref(), is_member) {
+        Some(listed) => batch
+            .put_record(&key, &backup_entry(listed))
+            .map_err(|error| store_failure(&error))?,
+        None => batch.delete(&key),
+    };
+    let outcome = context.store().commit(batch).await;
+    match outcome.map_err(|error| store_failure(&error))? {
+        Outcome::Committed { .. } => Ok(()),
+        Outcome::Conflict => Err(Failure::new(
+            FailureKind::Conflict,
+            format!(
+                "what is listed of the backups of `{}` by host `{}` has changed meanwhile: ask again",
+                told.backup.volume, told.host
+            ),
+        )),
+    }
+}
+
+/// What is listed from now on; `None` for nothing. A host that was removed does not list anything again.
+fn corrected(
+    mut listed: ListedBackup,
+    left: Option<&CatalogueBackup>,
+    is_member: bool,
+) -> Option<ListedBackup> {
+    let gone = listed.backup.id.clone();
+    match left {
+        Some(left) => {
+            listed.backup = CatalogueBackup {
+                volume: listed.backup.volume,
+                to: listed.backup.to,
+                ..left.clone()
+            };
+        }
+        None if is_member => {}
+        None => return None,
+    }
+    listed.forgotten.push(gone);
+    let excess = listed.forgotten.len().saturating_sub(MOST_IDS);
+    listed.forgotten.drain(..excess);
+    if !is_member {
+        listed.forgotten.clear();
+    }
+    Some(listed)
 }
 
 fn volume_key(host: &HostName, id: &str) -> String {
@@ -160,7 +249,7 @@ impl Teller {
 fn entry(snapshot: &Snapshot, key: &str) -> Option<CatalogueEvent> {
     if key.starts_with(BACKUPS) {
         let record: BackupEntryRecord = snapshot.record(key)?;
-        return Some(CatalogueEvent::Backup(record.backup));
+        return Some(CatalogueEvent::Backup(record.listed));
     }
     let record: VolumeEntryRecord = snapshot.record(key)?;
     Some(CatalogueEvent::Volume(record.volume))
@@ -174,21 +263,9 @@ pub fn table(context: &Context, asked: &Catalogue) -> CatalogueTable {
 }
 
 fn rows(snapshot: &Snapshot, own: &HostName, asked: &Catalogue) -> CatalogueTable {
-    let presence = |host: &HostName| {
-        if host == own || snapshot.entry(&format!("alive/{host}")).is_some() {
-            Presence::Present
-        } else if snapshot.entry(&format!("hosts/{host}")).is_some() {
-            Presence::Away
-        } else {
-            Presence::Removed
-        }
-    };
-    let host_of = |rest: &str| rest.split('/').next()?.parse::<HostName>().ok();
     let is_wanted = |name: &VolumeName| asked.volume.as_ref().is_none_or(|wanted| wanted == name);
-    let volumes = snapshot.records::<VolumeEntryRecord>(VOLUMES);
-    let volumes = volumes.filter_map(|(rest, record)| {
-        let (host, volume) = (host_of(rest)?, record.volume);
-        let presence = presence(&host);
+    let volumes = of_hosts(snapshot, own, VOLUMES, |host, presence, it| {
+        let VolumeEntryRecord { volume, .. } = it;
         let row = HostVolume {
             host,
             presence,
@@ -196,37 +273,67 @@ fn rows(snapshot: &Snapshot, own: &HostName, asked: &Catalogue) -> CatalogueTabl
         };
         is_wanted(&row.volume.name).then_some(row)
     });
-    let mut volumes: Vec<HostVolume> = volumes.collect();
-    volumes.sort_by(|one, other| {
-        let key = |it: &HostVolume| (it.volume.name.clone(), it.host.clone());
-        key(one).cmp(&key(other))
-    });
-    let backups = snapshot.records::<BackupEntryRecord>(BACKUPS);
-    let backups = backups.filter_map(|(rest, record)| {
-        let (host, backup) = (host_of(rest)?, record.backup);
-        let presence = presence(&host);
-        let row = HostBackup {
+    let backups = of_hosts(snapshot, own, BACKUPS, |host, presence, it| {
+        let BackupEntryRecord { listed, .. } = it;
+        let is_there = !listed.is_gone() && is_wanted(&listed.backup.volume);
+        is_there.then_some(HostBackup {
             host,
             presence,
-            backup,
-        };
-        is_wanted(&row.backup.volume).then_some(row)
-    });
-    let mut backups: Vec<HostBackup> = backups.collect();
-    backups.sort_by(|one, other| {
-        let key = |it: &HostBackup| {
-            (
-                it.backup.volume.clone(),
-                it.host.clone(),
-                it.backup.to.clone(),
-            )
-        };
-        key(one).cmp(&key(other))
+            backup: listed.backup,
+        })
     });
     CatalogueTable {
-        volumes,
-        backups,
+        volumes: in_order(volumes),
+        backups: in_order(backups),
         problem: snapshot.problem.clone(),
         problem_since: snapshot.problem_since,
+    }
+}
+
+/// A row of each record under a prefix, unless it is `None`.
+fn of_hosts<R: DeserializeOwned, T>(
+    snapshot: &Snapshot,
+    own: &HostName,
+    prefix: &str,
+    row: impl Fn(HostName, Presence, R) -> Option<T>,
+) -> Vec<T> {
+    let records = snapshot.records::<R>(prefix);
+    let rows = records.filter_map(|(rest, record)| {
+        let host: HostName = rest.split('/').next()?.parse().ok()?;
+        let presence = presence(snapshot, own, &host);
+        row(host, presence, record)
+    });
+    rows.collect()
+}
+
+/// A row of a table: by the volume's name, then by host, then by repository.
+trait Row {
+    fn order(&self) -> (&VolumeName, &HostName, &str);
+}
+
+impl Row for HostVolume {
+    fn order(&self) -> (&VolumeName, &HostName, &str) {
+        (&self.volume.name, &self.host, "")
+    }
+}
+
+impl Row for HostBackup {
+    fn order(&self) -> (&VolumeName, &HostName, &str) {
+        (&self.backup.volume, &self.host, &self.backup.to)
+    }
+}
+
+fn in_order<T: Row>(mut rows: Vec<T>) -> Vec<T> {
+    rows.sort_by(|one, other| one.order().cmp(&other.order()));
+    rows
+}
+
+fn presence(snapshot: &Snapshot, own: &HostName, host: &HostName) -> Presence {
+    if host == own || snapshot.entry(&format!("alive/{host}")).is_some() {
+        Presence::Present
+    } else if snapshot.entry(&format!("hosts/{host}")).is_some() {
+        Presence::Away
+    } else {
+        Presence::Removed
     }
 }

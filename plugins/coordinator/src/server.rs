@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drover_control_api::catalogue::{Catalogue, RecordCatalogue};
+use drover_control_api::catalogue::{Catalogue, ForgetBackups, RecordCatalogue};
 use drover_control_api::coordinator::{
     ClaimAddress, ClaimBlock, ClaimPool, EngineStarted, Examine, Init, Join, Joined, Leave,
     Networks, NextGeneration, Pools, PublishKey, ReleaseAddress, ReleaseBlock, ReleasePool,
@@ -121,6 +121,10 @@ impl Control {
             RecordCatalogue::PATH => {
                 let context = &*coordinator.context;
                 answer(body, |told| catalogue::record(context, told)).await
+            }
+            ForgetBackups::PATH => {
+                let context = &*coordinator.context;
+                answer(body, |told| catalogue::forget(context, told)).await
             }
             Catalogue::PATH => {
                 answer(body, async |asked: Catalogue| {

@@ -8,18 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_control_api::catalogue::{
-    CatalogueBackup, CatalogueEvent, CatalogueSnapshot, CatalogueVolume, MOST_SNAPSHOTS, PATH,
-    RecordCatalogue,
+    CatalogueBackup, CatalogueEvent, CatalogueSnapshot, CatalogueVolume, ListedBackup,
+    MOST_SNAPSHOTS, PATH, RecordCatalogue,
 };
 use drover_daemon::Backoff;
 use drover_http::control::{self, StreamError};
 use drover_http::{Client, Lines};
 use drover_model::{VolumeId, VolumeName};
 use drover_volumes::record::{
-    SnapshotReason, SnapshotRecord, SnapshotState, VolumeRecord, VolumeState,
+    LastBackup, SnapshotReason, SnapshotRecord, SnapshotState, VolumeRecord, VolumeState,
 };
 use tokio::sync::{Notify, watch};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::work::{Work, is_anonymous};
 
@@ -37,23 +37,30 @@ const MOST_BACKUPS: usize = 2000;
 /// A volume's name and a repository: one backup is listed of each.
 type Place = (VolumeName, String);
 
-/// What the catalogue has of this host, or should have.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What the catalogue should have of this host.
+#[derive(Debug, Default)]
 struct Listing {
     volumes: BTreeMap<VolumeId, CatalogueVolume>,
     backups: BTreeMap<Place, CatalogueBackup>,
+}
+
+/// What it has.
+#[derive(Debug, Clone, Default)]
+struct Has {
+    volumes: BTreeMap<VolumeId, CatalogueVolume>,
+    backups: BTreeMap<Place, ListedBackup>,
 }
 
 /// What the catalogue has.
 #[derive(Debug, Default)]
 struct Heard {
     /// `None` before it was heard.
-    listing: Mutex<Option<Listing>>,
+    listing: Mutex<Option<Has>>,
     news: Notify,
 }
 
 impl Heard {
-    fn lock(&self) -> MutexGuard<'_, Option<Listing>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Has>> {
         self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,18 +94,18 @@ async fn listen(coordinator: &Client, heard: &Heard) {
 }
 
 async fn hear(mut lines: Lines, heard: &Heard, backoff: &mut Backoff) -> Result<(), StreamError> {
-    let mut listing = Listing::default();
+    let mut listing = Has::default();
     while let Some(event) = control::next_event(&mut lines).await? {
         match event {
-            CatalogueEvent::Reset => listing = Listing::default(),
+            CatalogueEvent::Reset => listing = Has::default(),
             CatalogueEvent::Volume(volume) => {
                 listing.volumes.insert(volume.id.clone(), volume);
             }
             CatalogueEvent::VolumeGone { id } => {
                 listing.volumes.remove(&id);
             }
-            CatalogueEvent::Backup(backup) => {
-                listing.backups.insert(place(&backup), backup);
+            CatalogueEvent::Backup(listed) => {
+                listing.backups.insert(place(&listed.backup), listed);
             }
             CatalogueEvent::Synced => {
                 backoff.reset();
@@ -120,7 +127,10 @@ async fn tell(work: &Work, heard: &Heard) {
             .lock()
             .as_ref()
             .filter(|_| work.catalogue.is_known())
-            .and_then(|has| differences(&wanted(work, &mut too_many), has));
+            .and_then(|has| {
+                take_note(work, has);
+                differences(&wanted(work, &mut too_many), has)
+            });
         let delay = match told {
             // Once told, it comes back by the stream.
             Some(told) => match control::call(&work.coordinator, &told, CALL).await {
@@ -144,6 +154,42 @@ async fn tell(work: &Work, heard: &Heard) {
         };
         tokio::time::sleep(delay).await;
     }
+}
+
+/// A backup that was forgotten, by whatever host, is no volume's last one.
+fn take_note(work: &Work, has: &Has) {
+    for record in work.catalogue.volumes() {
+        let Some(instead) = forgotten(&record, has) else {
+            continue;
+        };
+        let noted = work.catalogue.change(&record.id, |it| {
+            if it.backups.last == record.backups.last {
+                it.backups.last = instead;
+            }
+        });
+        match noted {
+            Ok(_) => info!(volume = %record.name, "its last backup was forgotten"),
+            Err(error) => {
+                warn!(volume = %record.name, error = error.sentence(), "that its last backup was forgotten cannot be noted");
+            }
+        }
+    }
+}
+
+/// What is the last backup of a volume instead of one that was forgotten: `Some` when it was.
+fn forgotten(record: &VolumeRecord, has: &Has) -> Option<Option<LastBackup>> {
+    let last = record.backups.last.as_ref()?;
+    let place = (record.name.clone(), without_secret(&last.to));
+    let listed = has.backups.get(&place)?;
+    let is_forgotten = listed.forgotten.contains(&last.id);
+    is_forgotten.then(|| {
+        (!listed.is_gone()).then(|| LastBackup {
+            taken_at: listed.backup.taken_at,
+            id: listed.backup.id.clone(),
+            to: last.to.clone(),
+            size: listed.backup.size,
+        })
+    })
 }
 
 fn place(backup: &CatalogueBackup) -> Place {
@@ -270,18 +316,16 @@ fn without_secret(url: &str) -> String {
 }
 
 /// What the catalogue has to be told, at most so much at once.
-fn differences(wanted: &Listing, has: &Listing) -> Option<RecordCatalogue> {
+fn differences(wanted: &Listing, has: &Has) -> Option<RecordCatalogue> {
     let volumes = wanted.volumes.iter();
     let volumes = volumes.filter(|(id, volume)| has.volumes.get(*id) != Some(*volume));
     let gone = has
         .volumes
         .keys()
         .filter(|id| !wanted.volumes.contains_key(*id));
-    // What is listed may be a later backup, of an earlier volume of that name.
     let backups = wanted.backups.iter().filter(|(place, backup)| {
-        has.backups
-            .get(*place)
-            .is_none_or(|listed| listed != *backup && listed.taken_at <= backup.taken_at)
+        let listed = has.backups.get(*place);
+        listed.is_none_or(|listed| gives_way(listed, backup))
     });
     let told = RecordCatalogue {
         volumes: volumes.map(|(_, it)| it.clone()).take(AT_ONCE).collect(),
@@ -292,19 +336,25 @@ fn differences(wanted: &Listing, has: &Listing) -> Option<RecordCatalogue> {
     (told != RecordCatalogue::default()).then_some(told)
 }
 
-/// The oldest of those that are too many; none of a volume that is there.
-fn dropped(wanted: &Listing, has: &Listing) -> Vec<CatalogueBackup> {
+/// What is listed may be a later backup, of an earlier volume of that name; and one that was forgotten is not listed again.
+fn gives_way(listed: &ListedBackup, to: &CatalogueBackup) -> bool {
+    let is_later = listed.is_gone() || listed.backup.taken_at <= to.taken_at;
+    is_later && listed.backup != *to && !listed.forgotten.contains(&to.id)
+}
+
+/// Those that are gone, and the oldest of those that are too many; none of a volume that is there.
+fn dropped(wanted: &Listing, has: &Has) -> Vec<CatalogueBackup> {
     let others = has.backups.iter();
     let others = others.filter(|(place, _)| !wanted.backups.contains_key(*place));
-    let mut others: Vec<&CatalogueBackup> = others.map(|(_, backup)| backup).collect();
+    let (gone, others): (Vec<_>, Vec<_>) = others
+        .map(|(_, listed)| listed)
+        .partition(|listed| listed.is_gone());
+    let mut others: Vec<&CatalogueBackup> = others.iter().map(|listed| &listed.backup).collect();
     others.sort_by_key(|backup| std::cmp::Reverse(backup.taken_at));
     let room = MOST_BACKUPS.saturating_sub(wanted.backups.len());
-    others
-        .into_iter()
-        .skip(room)
-        .take(AT_ONCE)
-        .cloned()
-        .collect()
+    let excess = others.into_iter().skip(room);
+    let gone = gone.iter().map(|listed| &listed.backup);
+    gone.chain(excess).take(AT_ONCE).cloned().collect()
 }
 
 #[cfg(test)]

@@ -170,8 +170,11 @@ pub struct Forgotten {
 }
 
 /// What was removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
+    /// The backups that are there, oldest first.
+    #[serde(default)]
+    pub backups: Vec<Backup>,
     /// What the repository has become smaller by, bytes.
     pub removed: u64,
     /// What is left, bytes.

@@ -79,6 +79,26 @@ pub struct VolumeEntryRecord {
     pub volume: CatalogueVolume,
 }
 
+/// A backup as it is listed, and what is known of later ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedBackup {
+    /// The last backup that the repository still has.
+    #[serde(flatten)]
+    pub backup: CatalogueBackup,
+    /// The ids of those that were listed before and that the repository has no more. Kept until the host that made them has
+    /// made another: it would list them again, not knowing that they are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<String>,
+}
+
+impl ListedBackup {
+    /// Whether the repository has no backup of the volume any more; the entry is there for its host to take note.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.forgotten.contains(&self.backup.id)
+    }
+}
+
 /// The record of a backup in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupEntryRecord {
@@ -86,7 +106,7 @@ pub struct BackupEntryRecord {
     pub version: u32,
     /// The backup.
     #[serde(flatten)]
-    pub backup: CatalogueBackup,
+    pub listed: ListedBackup,
 }
 
 /// Writes down which volumes, snapshots and backups this host has, and forgets what is gone.
@@ -106,6 +126,32 @@ pub struct RecordCatalogue {
 }
 method!(RecordCatalogue, "/v1/RecordCatalogue", Empty);
 
+/// Corrects what is listed of backups that their repository has no more, whatever host has made them. What is listed
+/// otherwise meanwhile stays as it is.
+///
+/// Refused as denied on a host that was removed from its cluster, as unavailable while the store does not answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetBackups {
+    /// Which, at most [`MOST_FORGOTTEN`].
+    pub backups: Vec<ForgottenBackup>,
+}
+method!(ForgetBackups, "/v1/ForgetBackups", Empty);
+
+/// How many backups one [`ForgetBackups`] may tell of: with their URLs they stay well below the limit of a call, 1 MiB.
+pub const MOST_FORGOTTEN: usize = 100;
+
+/// A backup that its repository has no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenBackup {
+    /// The host that it is listed of.
+    pub host: HostName,
+    /// What is listed.
+    pub backup: CatalogueBackup,
+    /// The last one that is left there of the same host and volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<CatalogueBackup>,
+}
+
 /// One line of the stream: what is written down of this host, and then each change of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
@@ -120,7 +166,7 @@ pub enum CatalogueEvent {
         id: VolumeId,
     },
     /// A backup, new or changed.
-    Backup(CatalogueBackup),
+    Backup(ListedBackup),
     /// Everything has been said, up to now.
     Synced,
 }

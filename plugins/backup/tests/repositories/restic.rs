@@ -78,6 +78,7 @@ fn what_is_forgotten_is_removed_and_the_rest_stays_whole() {
     let Ok(Outcome::Pruned(pruned)) = place.work(Operation::Prune) else {
         panic!("nothing was pruned");
     };
+    assert_eq!(pruned.backups, place.backups());
     assert!(pruned.removed > 3_900_000, "{pruned:?}");
     let said = place.restic(&["check", "--read-data"]);
     assert!(said.contains("no errors were found"), "{said}");

@@ -7,6 +7,15 @@ use super::*;
 const VOLUME: &str = r#"{"version":1,"id":"00000000000000aa","name":"pg","backend":"btrfs","state":"ready","size":null,"created_at":7,"snapshots":[]}"#;
 
 fn backup_entry(host: &str, to: &str, revision: u64) -> Entry {
+    let listed = listed(to);
+    Entry {
+        key: backup_key(&host.parse().unwrap(), &listed.backup),
+        value: serde_json::to_vec(&super::backup_entry(listed)).unwrap(),
+        revision,
+    }
+}
+
+fn listed(to: &str) -> ListedBackup {
     let backup = CatalogueBackup {
         volume: "pg".parse().unwrap(),
         to: to.to_owned(),
@@ -15,11 +24,9 @@ fn backup_entry(host: &str, to: &str, revision: u64) -> Entry {
         taken_at: 9,
         size: 10,
     };
-    let version = 1;
-    Entry {
-        key: backup_key(&host.parse().unwrap(), &backup),
-        value: serde_json::to_vec(&BackupEntryRecord { version, backup }).unwrap(),
-        revision,
+    ListedBackup {
+        backup,
+        forgotten: Vec::new(),
     }
 }
 
@@ -36,7 +43,7 @@ fn words(events: Vec<CatalogueEvent>) -> String {
         CatalogueEvent::Reset => "reset".to_owned(),
         CatalogueEvent::Volume(volume) => volume.name.to_string(),
         CatalogueEvent::VolumeGone { id } => format!("-{id}"),
-        CatalogueEvent::Backup(backup) => backup.to,
+        CatalogueEvent::Backup(listed) => listed.backup.to,
         CatalogueEvent::Synced => "synced".to_owned(),
     });
     words.collect::<Vec<_>>().join(" ")
@@ -101,4 +108,49 @@ fn a_host_that_is_away_or_removed_is_said_to_be() {
         CatalogueTable::default()
     );
     assert_eq!(rows(&snapshot, &own, &Catalogue::default()), found);
+}
+
+#[test]
+fn what_is_forgotten_gives_way_to_what_is_left() {
+    let was = listed("/b");
+    let left = CatalogueBackup {
+        id: "00000000".to_owned(),
+        taken_at: 5,
+        ..was.backup.clone()
+    };
+    let now = corrected(was.clone(), Some(&left), true).unwrap();
+    assert_eq!(now.backup, left);
+    assert_eq!(now.forgotten, ["4f1c02aa"]);
+    assert!(!now.is_gone());
+    // Its host was away all the while, and knows the first only.
+    let now = corrected(now, None, true).unwrap();
+    assert_eq!(now.forgotten, ["4f1c02aa", "00000000"]);
+    assert!(now.is_gone());
+    // Nobody is left to take note.
+    assert_eq!(corrected(was.clone(), None, false), None);
+    let now = corrected(was, Some(&left), false).unwrap();
+    assert_eq!((now.backup, now.forgotten), (left, Vec::new()));
+}
+
+#[test]
+fn a_backup_that_is_gone_is_in_no_table_and_its_host_hears_of_it() {
+    let gone = corrected(listed("/b"), None, true).unwrap();
+    let entry = Entry {
+        value: serde_json::to_vec(&super::backup_entry(gone.clone())).unwrap(),
+        ..backup_entry("one", "/b", 1)
+    };
+    let snapshot = Snapshot::of(vec![entry, entry_of_host("one")]);
+    let own = "one".parse().unwrap();
+    let table = rows(&snapshot, &own, &Catalogue::default());
+    assert_eq!(table, CatalogueTable::default());
+    let mut teller = Teller {
+        host: own,
+        told: None,
+    };
+    let events = teller.news(&snapshot);
+    assert!(events.contains(&CatalogueEvent::Backup(gone)), "{events:?}");
+}
+
+fn entry_of_host(host: &str) -> Entry {
+    entry(&format!("hosts/{host}"), "{}", 1)
 }
