@@ -97,7 +97,8 @@ fn doomed(all: &[Backup], wish: &Wish<'_>) -> Result<BTreeSet<String>> {
     Ok(doomed)
 }
 
-/// Which of a volume's backups are kept: the newest of each span, for the newest so many spans that have one.
+/// Which of a volume's backups, oldest first, are kept: the newest of each span, for the newest so many spans that have
+/// one.
 fn kept<'a>(backups: &[&'a Backup], keep: &Keep) -> BTreeSet<&'a str> {
     let spans: [(u32, &str); 6] = [
         (keep.last, "%s%N"),
@@ -107,13 +108,11 @@ fn kept<'a>(backups: &[&'a Backup], keep: &Keep) -> BTreeSet<&'a str> {
         (keep.monthly, "%Y%m"),
         (keep.yearly, "%Y"),
     ];
-    let mut newest_first = backups.to_vec();
-    newest_first.sort_by_key(|backup| std::cmp::Reverse((backup.time, backup.id.as_str())));
     let mut kept = BTreeSet::new();
     for (count, format) in spans {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let mut seen = BTreeSet::new();
-        for backup in &newest_first {
+        for backup in backups.iter().rev() {
             let time = Timestamp::from_second(backup.time).unwrap_or_default();
             let mut span = time.to_zoned(TimeZone::UTC).strftime(format).to_string();
             if format == "%s%N" {
@@ -222,6 +221,18 @@ mod tests {
         // 2026-05-04, a Monday, begins another week.
         assert_eq!(kept_hours(&made(0..73), "2w"), [71, 72]);
         assert_eq!(kept_hours(&backups, "12m"), [71]);
+    }
+
+    #[test]
+    fn of_backups_of_one_second_the_last_is_the_newest() {
+        let mut backups = made([1, 2, 3]);
+        for backup in &mut backups {
+            backup.time = 1_777_593_600;
+        }
+        backups[0].id = "f".repeat(64);
+        let in_order: Vec<&Backup> = backups.iter().collect();
+        let kept = kept(&in_order, &"1".parse().unwrap());
+        assert_eq!(kept, BTreeSet::from([backups[2].id.as_str()]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use drover_model::{BackendKind, ByteSize};
 use drover_model::{SnapshotId, VolumeId};
@@ -50,6 +51,8 @@ pub struct Btrfs {
     loop_file: Option<PathBuf>,
     /// Whether something was removed whose space is not free yet.
     removed: AtomicBool,
+    /// Held while one subvolume takes the place of another: a directory that is read meanwhile shows neither of them.
+    exchanging: RwLock<()>,
 }
 
 impl Btrfs {
@@ -83,6 +86,7 @@ impl Btrfs {
             notes: Notes::open(base)?,
             loop_file,
             removed: AtomicBool::new(false),
+            exchanging: RwLock::new(()),
         };
         for folder in ["volumes", "snapshots", "staging"] {
             mounts::make_directory(&backend.base.join(folder))?;
@@ -112,6 +116,25 @@ impl Btrfs {
         } else {
             Err(Error::NotFound(object.to_string()))
         }
+    }
+
+    /// While this is held no volume is given another subvolume.
+    fn settled(&self) -> RwLockReadGuard<'_, ()> {
+        self.exchanging
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts each of two subvolumes in the place of the other.
+    fn exchange(&self, one: &Path, other: &Path) -> Result<()> {
+        let _nobody_looks = self
+            .exchanging
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+        let here = nix::fcntl::AT_FDCWD;
+        nix::fcntl::renameat2(here, one, here, other, flags)
+            .map_err(|errno| Error::system("put in place", other)(errno.into()))
     }
 
     fn staging(&self) -> PathBuf {
@@ -359,7 +382,7 @@ impl Backend for Btrfs {
         if let Some(size) = limited {
             self.limit(&staged, size)?;
         }
-        exchange(&staged, &place)?;
+        self.exchange(&staged, &place)?;
         self.destroy(&staged)
     }
 
@@ -376,6 +399,7 @@ impl Backend for Btrfs {
     }
 
     fn usage(&self, object: &Object) -> Result<Usage> {
+        let _settled = self.settled();
         let path = self.existing(object)?;
         let root = open(&self.base)?;
         let counted = request::counted(&root, tree_of(&path)?)
@@ -395,6 +419,7 @@ impl Backend for Btrfs {
     }
 
     fn objects(&self) -> Result<BTreeSet<Object>> {
+        let _settled = self.settled();
         let mut objects = BTreeSet::new();
         for (name, _) in entries(&self.base.join("volumes"))? {
             if let Ok(volume) = name.parse::<VolumeId>() {
@@ -513,14 +538,6 @@ fn tree_of(path: &Path) -> Result<u64> {
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::system("put in place", to))
-}
-
-/// Puts each of two directories in the place of the other.
-fn exchange(one: &Path, other: &Path) -> Result<()> {
-    let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
-    let here = nix::fcntl::AT_FDCWD;
-    nix::fcntl::renameat2(here, one, here, other, flags)
-        .map_err(|errno| Error::system("put in place", other)(errno.into()))
 }
 
 /// The limit of a subvolume; `None` without one.
