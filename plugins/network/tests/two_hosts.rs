@@ -343,7 +343,8 @@ fn docker_may_call_twice_out_of_order_and_for_what_is_not_there() {
     // The engine died with its container, and starts another with the same address.
     run("ip netns del a1");
     host.start_container("a3", NET_A, &endpoint(3), &["10.42.1.5/24"]);
-    assert!(reaches("a2", "10.42.1.5", ""));
+    // Its link is up a moment later, by a work queue of the kernel's; a2 need not ask for the address, and so asks once only.
+    assert!((0..3).any(|_| reaches("a2", "10.42.1.5", "")));
     let known = host.call("Drover.Endpoints", json!({}));
     let known = known["endpoints"].as_array().unwrap();
     assert_eq!(known.len(), 2, "{known:?}");
