@@ -17,13 +17,17 @@ mod handover;
 mod lock;
 mod orphan;
 mod readiness;
+mod service_manager;
 
 use std::os::unix::net::UnixListener;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use drover_daemon::{Settings, task};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::info;
 
 use crate::authorization;
@@ -35,6 +39,10 @@ pub(crate) use binary::find_named;
 pub(crate) use folder::STATE_MARK;
 pub(crate) use lock::{LOCK_FILE, holder};
 pub(crate) use orphan::{end_all as end_processes, wait_for_end};
+use service_manager::State;
+
+/// How long a service manager waits at most until it starts what is ordered after us.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs until it is asked to stop.
 pub(crate) fn run(settings: Settings) -> ExitCode {
@@ -75,22 +83,34 @@ async fn supervise(settings: Settings, mut shutdown: watch::Receiver<bool>) -> a
         ));
     }
     let announced = tokio::select! {
-        () = readiness::all_answer(&settings, &processes) => true,
+        () = announce(&settings, &processes) => true,
         _ = shutdown.wait_for(|stop| *stop) => false,
     };
     if announced {
-        output::line("drover is up");
         shutdown
             .wait_for(|stop| *stop)
             .await
             .context("the shutdown signal is lost")?;
     }
     info!("stops");
+    service_manager::tell(State::Stopping);
     for child in children {
         child.await.context("a child is lost")?;
     }
     folder::remove_sockets(&settings, &processes);
     Ok(())
+}
+
+/// Says that the host is up once every process answers. A service manager hears it earlier if that takes long: it holds
+/// back the engine until then, and containers that need nothing of ours are to run all the same.
+async fn announce(settings: &Settings, processes: &[Process]) {
+    let mut answers = pin!(readiness::all_answer(settings, processes));
+    if timeout(PATIENCE, answers.as_mut()).await.is_err() {
+        service_manager::tell(State::Incomplete);
+        answers.await;
+    }
+    output::line("drover is up");
+    service_manager::tell(State::Up);
 }
 
 fn bind(process: Process, settings: &Settings) -> anyhow::Result<UnixListener> {

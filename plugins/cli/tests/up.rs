@@ -6,6 +6,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             "children_outlive_a_killed_supervisor",
             children_outlive_a_killed_supervisor,
         ),
+        trial("a_service_manager_is_told", a_service_manager_is_told),
         trial("a_missing_program_is_named", a_missing_program_is_named),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -159,7 +161,11 @@ impl Host {
     }
 
     fn up(&self) -> anyhow::Result<Up> {
-        let mut child = self.command().stderr(Stdio::inherit()).spawn()?;
+        Self::started(self.command())
+    }
+
+    fn started(mut command: Command) -> anyhow::Result<Up> {
+        let mut child = command.stderr(Stdio::inherit()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         let first = lines.next().context("it said nothing")??;
         ensure!(first == "drover is up", "it said {first}");
@@ -370,6 +376,24 @@ fn children_outlive_a_killed_supervisor() -> anyhow::Result<()> {
         ensure!(host.ask(child)? != before, "{child} was not replaced");
     }
     up.stop()?;
+    Ok(())
+}
+
+fn a_service_manager_is_told() -> anyhow::Result<()> {
+    let host = Host::new()?;
+    let socket = UnixDatagram::bind(host.path("notify.sock"))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let told = || -> anyhow::Result<String> {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message)?;
+        Ok(String::from_utf8_lossy(message.get(..length).unwrap_or_default()).into_owned())
+    };
+    let mut command = host.command();
+    command.env("NOTIFY_SOCKET", host.path("notify.sock"));
+    let up = Host::started(command)?;
+    ensure!(told()? == "READY=1\nSTATUS=every process answers\n");
+    up.stop()?;
+    ensure!(told()? == "STOPPING=1\n");
     Ok(())
 }
 

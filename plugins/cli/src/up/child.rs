@@ -115,6 +115,8 @@ fn start(plan: &Plan) -> std::io::Result<Child> {
     let mut command = Command::new(&plan.program);
     command
         .envs(plan.settings.to_environment())
+        // How far the start is, the supervisor tells.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stream())
