@@ -5,6 +5,7 @@
 //! ```
 //! Nothing here changes anything. What cannot be found out is said, and is no fault.
 
+mod boot;
 mod check;
 mod facts;
 mod kernel;

@@ -22,8 +22,9 @@ pub(crate) enum Outcome {
 type Check = fn(&Facts) -> Outcome;
 
 /// Every check, in the order in which a fault leads to the next.
-pub(crate) const CHECKS: [(&str, Check); 15] = [
+pub(crate) const CHECKS: [(&str, Check); 16] = [
     ("processes", host::processes),
+    ("boot", host::boot),
     ("sockets", host::sockets),
     ("engine", host::engine),
     ("authorization", authorization::authorization),

@@ -12,6 +12,7 @@ use drover_control_api::plugin::{
 use drover_daemon::Settings;
 use tokio::time::sleep;
 
+use super::boot::{self, Supervision};
 use super::kernel::{self, KernelFacts};
 use super::overlay::{self, OverlayFacts};
 use super::port::{self, PortFact};
@@ -27,6 +28,7 @@ const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// The facts. What could not be learned is `None`, or an error in words.
 pub(crate) struct Facts {
     pub(crate) processes: Vec<ProcessFact>,
+    pub(crate) supervision: Supervision,
     pub(crate) dead_sockets: Vec<PathBuf>,
     pub(crate) engine_address: String,
     pub(crate) engine: Result<String, String>,
@@ -85,6 +87,7 @@ pub(crate) async fn gather(settings: &Settings) -> Facts {
     let (coordinator, network) = (Process::Coordinator, Process::Network);
     Facts {
         processes,
+        supervision: boot::look(settings),
         dead_sockets: socket::dead(&settings.plugin_dir),
         engine_address: settings.docker_host.clone(),
         engine: engine_version(settings).await,

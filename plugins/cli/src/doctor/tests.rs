@@ -7,6 +7,7 @@ use drover_control_api::names::NameReport;
 use drover_control_api::plugin::{EndpointTable, Identity, LeaseTable, PathTable};
 use drover_daemon::VERSION;
 
+use super::boot::Supervision;
 use super::facts::{AuthorizationFact, Facts, ProcessFact};
 use super::kernel::{Feature, KernelFacts};
 use super::overlay::OverlayFacts;
@@ -46,6 +47,10 @@ fn clean() -> Facts {
     }));
     Facts {
         processes: Process::ALL.map(process).into(),
+        supervision: Supervision::Service {
+            unit: "drover.service".to_owned(),
+            at_boot: true,
+        },
         dead_sockets: Vec::new(),
         engine_address: "unix:///var/run/docker.sock".to_owned(),
         engine: Ok("28.5.2".to_owned()),
@@ -153,6 +158,22 @@ fn processes_and_sockets() {
         facts.examination = None;
     });
     assert!(problem.contains("unix:///var/run/docker.sock") && remedy.contains("start Docker"));
+}
+
+#[test]
+fn what_is_gone_after_a_reboot() {
+    let (severity, problem, remedy) = found(|facts| {
+        facts.supervision = Supervision::Service {
+            unit: "my-drover.service".to_owned(),
+            at_boot: false,
+        };
+    });
+    assert_eq!(severity, Severity::Warning);
+    assert!(problem.contains("`my-drover.service`") && problem.contains("not started at boot"));
+    assert_eq!(remedy, "systemctl enable my-drover.service");
+    let (_, problem, remedy) =
+        found(|facts| facts.supervision = Supervision::Session("session-3.scope".to_owned()));
+    assert!(problem.contains("`session-3.scope`") && remedy.contains("install the package"));
 }
 
 #[test]

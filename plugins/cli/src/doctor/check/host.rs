@@ -3,6 +3,7 @@
 use drover_control_api::coordinator::Finding;
 
 use super::{Outcome, error, warning};
+use crate::doctor::boot::Supervision;
 use crate::doctor::facts::{Facts, ProcessFact};
 use crate::doctor::socket::SocketState;
 use crate::process::Process;
@@ -50,6 +51,25 @@ fn process(fact: &ProcessFact) -> Vec<Finding> {
         )
     };
     identity.complaints.iter().map(complaint).collect()
+}
+
+/// Drover is there again after a reboot, before the engine wants it.
+pub(super) fn boot(facts: &Facts) -> Outcome {
+    let lost =
+        "after a reboot containers with a restart policy do not find their networks and volumes";
+    let finding = match &facts.supervision {
+        Supervision::Unknown(reason) => return Outcome::Skipped(reason.clone()),
+        Supervision::Service { at_boot: true, .. } => None,
+        Supervision::Service { unit, .. } => Some(warning(
+            format!("`{unit}`, which runs `drover up`, is not started at boot: {lost}"),
+            format!("systemctl enable {unit}"),
+        )),
+        Supervision::Session(unit) => Some(warning(
+            format!("`drover up` runs in `{unit}` and is not started at boot: {lost}"),
+            "install the package, or run `drover up` by a service of your own before docker.service",
+        )),
+    };
+    Outcome::Checked(finding.into_iter().collect())
 }
 
 /// No plugin socket is without a process: each stalls the engine for seconds.
