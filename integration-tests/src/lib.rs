@@ -12,6 +12,7 @@
 //! - [`measure`], [`call`]: what the benchmarks in `src/bin` have in common.
 
 pub mod asking;
+pub mod boot;
 pub mod cache;
 pub mod call;
 pub mod container;

@@ -55,6 +55,8 @@ mod names_sandboxes;
 mod networks;
 #[path = "scenarios/operator.rs"]
 mod operator;
+#[path = "scenarios/package.rs"]
+mod package;
 #[path = "scenarios/ports.rs"]
 mod ports;
 #[path = "scenarios/registry.rs"]
@@ -126,6 +128,7 @@ fn main() -> ExitCode {
         every(crashes::SCENARIOS),
         every(restarts::SCENARIOS),
         newest(operator::SCENARIOS),
+        newest(package::SCENARIOS),
         newest(membership::SCENARIOS),
     ];
     match scenario::main(&all) {
