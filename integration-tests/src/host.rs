@@ -321,16 +321,20 @@ impl Host {
     /// # Errors
     /// Fails when the host is off.
     pub fn processes(&self, program: &str) -> Result<Vec<u32>> {
-        let script = format!(
-            "for exe in /proc/[0-9]*/exe; do case \"$(readlink $exe)\" in
-               */{program}|*/{program}\\ *) pid=${{exe#/proc/}}; echo ${{pid%/exe}};;
-             esac; done"
-        );
-        Ok(self
-            .run(&script)?
-            .lines()
-            .filter_map(|line| line.parse().ok())
-            .collect())
+        // Its own /proc, read from outside: a shell that does it starts a program for each process.
+        let processes = self.root()?.join("proc");
+        let mut found = Vec::new();
+        for process in fs::read_dir(processes)? {
+            let process = process?;
+            let name = process.file_name();
+            let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+            // One that has ended meanwhile, or has no program, runs none.
+            let runs = fs::read_link(process.path().join("exe")).unwrap_or_default();
+            let runs = runs.file_name().unwrap_or_default().to_string_lossy();
+            let runs = runs.strip_suffix(" (deleted)").unwrap_or(&runs);
+            found.extend(pid.filter(|_| runs == program));
+        }
+        Ok(found)
     }
 
     /// Kills every process of a program, and waits until it is gone.
