@@ -7,6 +7,7 @@
 mod assembler;
 mod bpf;
 mod filter;
+mod layout;
 mod program;
 mod sources;
 

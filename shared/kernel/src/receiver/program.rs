@@ -16,6 +16,7 @@ use super::assembler::{
     jump_if, jump_if_null, jump_if_register, load, load_map, network_order, set, shift_right,
     store, store_value, xor,
 };
+use super::layout::{ESP_HEADER, Layout, UDP_HEADER};
 use Register::{Frame, R0, R1, R2, R3, R4, R5, R6, R7};
 use Width::{Byte, Half, Word};
 
@@ -27,10 +28,6 @@ const GO_ON: i32 = -1;
 /// The packet is dropped (`TC_ACT_SHOT`).
 const DROP: i32 = 2;
 
-/// `sizeof(struct udphdr)`.
-const UDP_HEADER: i16 = 8;
-/// The SPI and the sequence number.
-const ESP_HEADER: i16 = 8;
 const UDP: i32 = 17;
 const ESP: i32 = 50;
 /// The first four bits of our SPIs, and where they are in the first byte.
@@ -72,68 +69,6 @@ enum Place {
     Noted,
     GoOn,
     Drop,
-}
-
-/// Where things are in an IP packet with UDP and ESP inside, whose headers lie at the end of the stack.
-struct Layout {
-    ether_type: u16,
-    /// The length of the IP header.
-    header: i16,
-    /// The field that has the length, and how much of the header it counts.
-    length: i16,
-    counted: i16,
-    protocol: i16,
-    source: i16,
-    destination: i16,
-    /// The length of an address.
-    address: i16,
-}
-
-impl Layout {
-    const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self {
-                ether_type: 0x0800,
-                header: 20,
-                length: 2,
-                counted: 20,
-                protocol: 9,
-                source: 12,
-                destination: 16,
-                address: 4,
-            },
-            IpAddr::V6(_) => Self {
-                ether_type: 0x86dd,
-                header: 40,
-                length: 4,
-                counted: 0,
-                protocol: 6,
-                source: 8,
-                destination: 24,
-                address: 16,
-            },
-        }
-    }
-
-    /// How much is looked at: all headers.
-    const fn looked_at(&self) -> i16 {
-        self.header + UDP_HEADER + ESP_HEADER
-    }
-
-    /// Where the key of the map is on the stack, below the headers: the SPI.
-    const fn noted_key(&self) -> i16 {
-        self.on_stack(0) - 4
-    }
-
-    /// Where the value is, below the key: two addresses, the source's port, and two bytes of nothing.
-    const fn noted(&self) -> i16 {
-        self.on_stack(0) - 40
-    }
-
-    /// Where a field of the packet is, from the end of the stack, whose words are aligned.
-    const fn on_stack(&self, field: i16) -> i16 {
-        field - (self.looked_at() + 7) / 8 * 8
-    }
 }
 
 /// What a program is for.
