@@ -5,12 +5,12 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use drover_daemon::set_aside;
 use drover_store::Error;
 use drover_store::local::Database;
 use tracing::{error, warn};
 
 use crate::catalogue::Catalogue;
-use crate::clock::{now, stamp};
 
 /// Reads what is known of volumes. A file that is damaged is set aside, and what is on the backends tells what there is.
 ///
@@ -21,7 +21,7 @@ pub(crate) async fn open(folder: &Path) -> anyhow::Result<Catalogue> {
     let is_new = has_no_trace(folder);
     let attempts = Attempts(folder.join("volumes.opening"));
     if attempts.begin() > DEADLY && path.exists() {
-        let aside = set_aside(&path)?;
+        let aside = set_aside(&path).with_context(|| cannot(&path))?;
         error!(
             kept = %aside.display(),
             "opening `{}` has ended this process {DEADLY} times: it is damaged and set aside, and which volumes there are is read \
@@ -31,7 +31,7 @@ pub(crate) async fn open(folder: &Path) -> anyhow::Result<Catalogue> {
     }
     let database = match Database::open_own(&path).await {
         Err(damage @ Error::Damaged { .. }) => {
-            let aside = set_aside(&path)?;
+            let aside = set_aside(&path).with_context(|| cannot(&path))?;
             error!(
                 kept = %aside.display(),
                 "{damage}: it is set aside, and which volumes there are is read from the volumes themselves"
@@ -65,6 +65,10 @@ fn has_no_trace(folder: &Path) -> bool {
     })
 }
 
+fn cannot(path: &Path) -> String {
+    format!("`{}` is damaged and cannot be set aside", path.display())
+}
+
 /// How often the file is opened that had ended the process before.
 const DEADLY: u64 = 3;
 
@@ -89,29 +93,6 @@ impl Attempts {
     fn end(&self) {
         if let Err(error) = fs::remove_file(&self.0) {
             warn!(%error, "`{}` stays", self.0.display());
-        }
-    }
-}
-
-/// Gives a damaged file a name of its own beside it. What was set aside before stays, also when that was in the same second.
-fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
-    let stamp = stamp(now());
-    let mut earlier = 0_u32;
-    loop {
-        let extension = match earlier {
-            0 => format!("damaged-{stamp}"),
-            number => format!("damaged-{stamp}-{number}"),
-        };
-        let aside = path.with_extension(extension);
-        // Unlike a renaming, a link never takes the place of a file.
-        match fs::hard_link(path, &aside).and_then(|()| fs::remove_file(path)) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => earlier += 1,
-            done => {
-                done.with_context(|| {
-                    format!("`{}` is damaged and cannot be set aside", path.display())
-                })?;
-                return Ok(aside);
-            }
         }
     }
 }

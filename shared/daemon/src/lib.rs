@@ -9,6 +9,7 @@
 //! SIGTERM, SIGINT ----------------------------> shutdown --+
 //! ```
 
+mod aside;
 mod backoff;
 mod exit;
 mod listen;
@@ -18,6 +19,7 @@ pub mod task;
 mod telemetry;
 mod token;
 
+pub use aside::set_aside;
 pub use backoff::Backoff;
 pub use exit::Exit;
 pub use listen::{ListenError, bind, listener};
