@@ -3,7 +3,7 @@
 //! Nothing waits for it. Without a coordinator, or while its store does not answer, the record on the disk alone counts.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_control_api::owners::{Owned, OwnersEvent, Ownership, PATH, RecordOwners};
@@ -30,6 +30,12 @@ struct Heard {
     news: Notify,
 }
 
+impl Heard {
+    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<Owned, String>>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Keeps the registry and the record the same, as long as the process runs.
 pub(crate) async fn follow(coordinator: Client, owners: Arc<Owners>) {
     let heard = Heard::default();
@@ -54,6 +60,8 @@ async fn listen(coordinator: &Client, owners: &Owners, heard: &Heard) {
                 anyhow::Error::from(error)
             );
         }
+        // What it has is not known until it is heard again.
+        *heard.lock() = None;
         tokio::time::sleep(backoff.next_delay()).await;
     }
 }
@@ -78,10 +86,7 @@ async fn hear(
                 owners.heard(&recorded, &copies);
                 let recorded = std::mem::take(&mut recorded).into_iter();
                 let recorded = recorded.map(|each| (each.owned, each.owner)).collect();
-                *heard
-                    .recorded
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Some(recorded);
+                *heard.lock() = Some(recorded);
                 heard.news.notify_one();
             }
         }
@@ -94,15 +99,10 @@ async fn tell(coordinator: &Client, owners: &Owners, heard: &Heard) {
     let mut backoff = backoff();
     loop {
         changes.mark_unchanged();
-        let differences = {
-            let recorded = heard
-                .recorded
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            recorded
-                .as_ref()
-                .and_then(|recorded| differences(owners.all(), recorded))
-        };
+        let differences = heard
+            .lock()
+            .as_ref()
+            .and_then(|recorded| differences(owners.all(), recorded));
         let delay = match differences {
             // Once told, it comes back by the stream.
             Some(told) => match control::call(coordinator, &told, CALL).await {
