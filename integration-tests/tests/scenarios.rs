@@ -11,6 +11,8 @@ mod authorization_bypasses;
 mod authorization_own_calls;
 #[path = "scenarios/authorization_owners.rs"]
 mod authorization_owners;
+#[path = "scenarios/authorization_owners_meanwhile.rs"]
+mod authorization_owners_meanwhile;
 #[path = "scenarios/authorization_roles.rs"]
 mod authorization_roles;
 #[path = "scenarios/authorization_sockets.rs"]
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         every(authorization::SCENARIOS),
         every(authorization_bypasses::SCENARIOS),
         every(authorization_owners::SCENARIOS),
+        every(authorization_owners_meanwhile::SCENARIOS),
         every(authorization_sockets::SCENARIOS),
         newest(authorization_boot::SCENARIOS),
         newest(authorization_own_calls::SCENARIOS),

@@ -8,7 +8,7 @@ mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use drover_authorization::Kind;
 use drover_http::{Client, Method};
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::owners::Owners;
+use crate::owners::{Listed, Observed, Owners};
 pub(crate) use follow::follow;
 use rows::{ContainerRow, NetworkRow, VolumeList};
 
@@ -27,6 +27,9 @@ const QUESTION: Duration = Duration::from_secs(5);
 
 /// What the engine is asked about.
 const LISTED: [Kind; 3] = [Kind::Container, Kind::Network, Kind::Volume];
+
+/// The network that every engine makes once, with its data.
+const NO_NETWORK: &str = "none";
 
 /// Something on the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub(crate) struct Entry {
     pub(crate) paths: Vec<HostPath>,
     /// The volumes of a container.
     pub(crate) volumes: Vec<String>,
+    /// The driver of a volume; empty for anything else, and while the engine has not listed it.
+    pub(crate) driver: String,
     /// Whether it may have more of both: it was made with those of another container, and the engine has not listed it since.
     pub(crate) may_have_more: bool,
 }
@@ -82,8 +87,8 @@ pub(crate) struct Inventory {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The kinds that the engine has answered about.
-    answered: HashSet<Kind>,
+    /// The kinds that the engine has answered about, and when it was asked.
+    answered: HashMap<Kind, SystemTime>,
     /// The kinds of which it has left some out: those of drivers that do not answer.
     partial: HashSet<Kind>,
     entries: HashMap<Kind, HashMap<String, Entry>>,
@@ -198,6 +203,27 @@ impl Inventory {
         }
     }
 
+    /// Has owners forgotten of what the engine does not have any more.
+    fn forget_owners_of_gone(&self, owners: &Owners) {
+        let known = self.known();
+        let whole = known.answered.iter();
+        let whole = whole.filter(|(kind, _)| !known.partial.contains(*kind));
+        let listed = whole.filter_map(|(kind, asked)| {
+            let entries = known.entries.get(kind)?.values();
+            let there = entries.map(|entry| (entry.id.as_str(), entry.driver.as_str()));
+            let (asked, there) = (*asked, there.collect());
+            Some((*kind, Listed { asked, there }))
+        });
+        let networks = known.entries.get(&Kind::Network);
+        let mut networks = networks.into_iter().flat_map(HashMap::values);
+        owners.reconcile(&Observed {
+            data: networks
+                .find(|network| network.name == NO_NETWORK)
+                .map(|network| network.id.as_str()),
+            listed: listed.collect(),
+        });
+    }
+
     /// Asks about what is wanted.
     async fn look(&self) -> Result<(), String> {
         let (number, wanted) = {
@@ -215,6 +241,7 @@ impl Inventory {
 
     async fn look_at(&self, kind: Kind) -> Result<(), String> {
         let mut is_partial = false;
+        let asked = SystemTime::now();
         let entries = match kind {
             Kind::Container => self
                 .get::<Vec<ContainerRow>>("/containers/json?all=1")
@@ -233,7 +260,7 @@ impl Inventory {
         } else {
             known.partial.remove(&kind);
         }
-        known.replace(kind, entries)
+        known.replace(kind, asked, entries)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
@@ -248,12 +275,17 @@ impl Inventory {
 
 impl Known {
     /// Puts what the engine has answered in the place of what was known; the fault when it has not.
-    fn replace(&mut self, kind: Kind, entries: Result<Vec<Entry>, String>) -> Result<(), String> {
+    fn replace(
+        &mut self,
+        kind: Kind,
+        asked: SystemTime,
+        entries: Result<Vec<Entry>, String>,
+    ) -> Result<(), String> {
         match entries {
             Ok(entries) => {
                 let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry));
                 self.entries.insert(kind, entries.collect());
-                self.answered.insert(kind);
+                self.answered.insert(kind, asked);
                 Ok(())
             }
             Err(fault) => {
@@ -265,7 +297,7 @@ impl Known {
     }
 
     fn find(&self, kind: Kind, name: &str) -> Found {
-        if !self.answered.contains(&kind) {
+        if !self.answered.contains_key(&kind) {
             return Found::Unclear;
         }
         if name.is_empty() {
@@ -322,7 +354,7 @@ mod tests {
             entry("bb33", "aa22"),
         ];
         Known {
-            answered: HashSet::from([Kind::Container]),
+            answered: HashMap::from([(Kind::Container, SystemTime::now())]),
             entries: HashMap::from([(
                 Kind::Container,
                 rows.map(|entry| (entry.id.clone(), entry)).into(),
@@ -351,7 +383,7 @@ mod tests {
     #[test]
     fn what_may_have_been_left_out_is_not_absent() {
         let mut known = known();
-        known.answered.insert(Kind::Volume);
+        known.answered.insert(Kind::Volume, SystemTime::now());
         assert_eq!(known.find(Kind::Volume, "data"), Found::Nothing);
         known.partial.insert(Kind::Volume);
         assert_eq!(known.find(Kind::Volume, "data"), Found::Unclear);

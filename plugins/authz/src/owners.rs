@@ -2,28 +2,30 @@
 //!
 //! Engines do not keep it, and labels alone could be forged by whoever made something before there were policies.
 
+mod record;
+
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use drover_authorization::Kind;
-use drover_control_api::owners::{Owned, OwnedKind, Ownership};
-use serde::{Deserialize, Serialize};
+use drover_control_api::owners::{OwnedKind, Ownership};
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{info, warn};
 
-/// The form of the file.
-const VERSION: u32 = 1;
+pub(crate) use record::{Listed, Observed};
+use record::{Record, kind, owned};
+
 /// How many commands in containers are remembered; engines forget them by themselves.
 const EXECS: usize = 4096;
 /// How many owners of what is gone are remembered, for events that come behind.
 const GONE: usize = 1024;
 /// How long somebody's call may take from when it is allowed until what it makes is there.
 const MAKING: Duration = Duration::from_secs(60);
+/// How long an engine may take to make a volume at most: it waits two minutes for a plugin that does.
+const SLOWEST: Duration = Duration::from_secs(180);
 
 /// The record.
 #[derive(Debug)]
@@ -34,9 +36,11 @@ pub(crate) struct Owners {
     changes: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     record: Record,
+    /// When the file was written that was read at the start; what it says is not younger.
+    written: SystemTime,
     /// When this process has noted something.
     noted: HashMap<String, SystemTime>,
     /// When a removal was allowed whose answer has not come.
@@ -46,24 +50,20 @@ struct State {
     is_lost: bool,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Record {
-    version: u32,
-    /// By `Container/ID`, `Network/ID`, `Volume/NAME`.
-    owners: BTreeMap<String, String>,
-    /// Commands in containers by their ids, the oldest first.
-    #[serde(default)]
-    execs: Vec<(String, String)>,
-}
-
 impl Owners {
     /// Reads the record. One that cannot be read is put aside: what it knew belongs to nobody until the registry is heard.
     pub(crate) fn load(path: PathBuf) -> Self {
-        let found = read(&path);
+        let found = record::read(&path);
         let state = State {
             is_lost: found.is_none(),
+            written: found.as_ref().map_or_else(SystemTime::now, |_| {
+                let file = path.metadata().and_then(|found| found.modified());
+                file.unwrap_or_else(|_| SystemTime::now())
+            }),
             record: found.unwrap_or_default(),
-            ..State::default()
+            noted: HashMap::new(),
+            removals: HashMap::new(),
+            gone: VecDeque::new(),
         };
         Self {
             path,
@@ -74,6 +74,11 @@ impl Owners {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When what was read at the start was written: what is gone since was not taken note of.
+    pub(crate) fn written(&self) -> SystemTime {
+        self.state().written
     }
 
     /// Tells of every change.
@@ -147,17 +152,51 @@ impl Owners {
     pub(crate) fn forget_gone(&self, kind: Kind, id: &str, at: SystemTime) {
         let key = key(kind, id);
         let mut state = self.state();
-        if state.noted.get(&key).is_some_and(|noted| *noted >= at) {
-            return;
+        if state.known_since(&key) < at && state.forget(key) {
+            self.write(state);
         }
-        let Some(owner) = state.record.owners.remove(&key) else {
-            return;
-        };
-        state.noted.remove(&key);
-        state.gone.push_back((key, owner));
-        let surplus = state.gone.len().saturating_sub(GONE);
-        state.gone.drain(..surplus);
-        self.write(state);
+    }
+
+    /// Forgets whose a volume was that was made anew at that time, by none of the calls that are known here: beside the plugin.
+    pub(crate) fn forget_earlier(&self, volume: &str, at: SystemTime) {
+        let key = key(Kind::Volume, volume);
+        let mut state = self.state();
+        if state.known_since(&key) + SLOWEST < at && state.forget(key) {
+            self.write(state);
+        }
+    }
+
+    /// Forgets whose something was that the engine does not have any more: it was removed while nobody took note of it.
+    pub(crate) fn reconcile(&self, observed: &Observed<'_>) {
+        let mut state = self.state();
+        let absent = state.record.absent(observed, |key| state.known_since(key));
+        if !absent.is_empty() && state.record.is_of_another(observed) {
+            // A disk that was not there when the engine started comes back.
+            match drover_daemon::set_aside(&self.path) {
+                Ok(kept) => warn!(
+                    kept = %kept.display(),
+                    "the engine has other data than before: whose those were is set aside, and can be put back in the place of `{}` \
+                     while drover-authz is stopped",
+                    self.path.display()
+                ),
+                Err(error) => {
+                    warn!(%error, "the engine has other data than before; whose those were cannot be set aside, and is kept");
+                    return;
+                }
+            }
+        }
+        let is_news = state.record.learn(observed);
+        if !absent.is_empty() {
+            let count = absent.len();
+            info!(count, "what the engine does not have any more is nobody's");
+        }
+        let mut is_changed = is_news;
+        for key in absent {
+            is_changed |= state.forget(key);
+        }
+        if is_changed {
+            self.write(state);
+        }
     }
 
     /// Everything that has an owner.
@@ -184,9 +223,13 @@ impl Owners {
         let mut changed = false;
         for Ownership { owned, owner } in recorded.iter().chain(copies) {
             let key = key(kind(owned.kind), &owned.id);
-            if let Entry::Vacant(free) = state.record.owners.entry(key) {
+            if let Entry::Vacant(free) = state.record.owners.entry(key.clone()) {
                 free.insert(owner.clone());
                 changed = true;
+                if owned.kind == OwnedKind::Network {
+                    // The engine's list from before has no copy that was made since.
+                    state.noted.insert(key, SystemTime::now());
+                }
             }
         }
         if changed {
@@ -194,9 +237,8 @@ impl Owners {
         }
     }
 
-    fn write(&self, mut state: MutexGuard<'_, State>) {
-        state.record.version = VERSION;
-        if let Err(error) = replace(&self.path, &state.record) {
+    fn write(&self, state: MutexGuard<'_, State>) {
+        if let Err(error) = record::replace(&self.path, &state.record) {
             warn!(file = %self.path.display(), %error, "the record of owners is not on the disk");
         }
         drop(state);
@@ -209,149 +251,28 @@ impl State {
         self.noted.insert(key.clone(), SystemTime::now());
         self.record.owners.insert(key, owner.to_owned());
     }
-}
 
-/// What is on the disk; `None` when that is nothing, or nothing that can be read.
-fn read(path: &Path) -> Option<Record> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                error!(file = %path.display(), %error, "the record of owners cannot be read");
-            }
-            return None;
-        }
-    };
-    let read = serde_json::from_slice::<Record>(&text).map_err(|error| error.to_string());
-    let fault = match read {
-        Ok(record) if record.version == VERSION => return Some(record),
-        Ok(_) => "it is of another version".to_owned(),
-        Err(fault) => fault,
-    };
-    let moved = fs::rename(path, path.with_extension("unreadable"));
-    error!(file = %path.display(), %fault, ?moved, "the record of owners cannot be read");
-    None
+    /// When it was noted whose something is, or later.
+    fn known_since(&self, key: &str) -> SystemTime {
+        self.noted.get(key).copied().unwrap_or(self.written)
+    }
+
+    /// Forgets whose something is; whether it was somebody's.
+    fn forget(&mut self, key: String) -> bool {
+        self.noted.remove(&key);
+        let Some(owner) = self.record.forget(&key) else {
+            return false;
+        };
+        self.gone.push_back((key, owner));
+        let surplus = self.gone.len().saturating_sub(GONE);
+        self.gone.drain(..surplus);
+        true
+    }
 }
 
 fn key(kind: Kind, id: &str) -> String {
     format!("{}/{id}", kind.name())
 }
 
-fn owned(key: &str) -> Option<Owned> {
-    let (name, id) = key.split_once('/')?;
-    let kinds = [OwnedKind::Container, OwnedKind::Network, OwnedKind::Volume];
-    let kind = kinds.into_iter().find(|each| kind(*each).name() == name)?;
-    Some(Owned {
-        kind,
-        id: id.to_owned(),
-    })
-}
-
-const fn kind(owned: OwnedKind) -> Kind {
-    match owned {
-        OwnedKind::Container => Kind::Container,
-        OwnedKind::Network => Kind::Network,
-        OwnedKind::Volume => Kind::Volume,
-    }
-}
-
-fn replace(path: &Path, record: &Record) -> io::Result<()> {
-    let under_way = path.with_extension("new");
-    fs::write(&under_way, serde_json::to_vec(record)?)?;
-    fs::rename(under_way, path)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn owners_outlive_the_process() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("owners.json");
-        let owners = Owners::load(path.clone());
-        owners.note(Kind::Container, "a", "ann");
-        owners.note(Kind::Volume, "a", "bob");
-        owners.note(Kind::Exec, "e", "ann");
-        let owners = Owners::load(path.clone());
-        assert_eq!(owners.of(Kind::Container, "a").as_deref(), Some("ann"));
-        assert_eq!(owners.of(Kind::Volume, "a").as_deref(), Some("bob"));
-        assert_eq!(owners.of(Kind::Exec, "e").as_deref(), Some("ann"));
-        assert_eq!(owners.of(Kind::Network, "a"), None);
-        owners.forget_gone(Kind::Container, "a", SystemTime::now());
-        assert_eq!(owners.of(Kind::Container, "a"), None);
-        assert!(owners.of(Kind::Volume, "a").is_some());
-        fs::write(&path, "{").unwrap();
-        assert_eq!(Owners::load(path.clone()).of(Kind::Volume, "a"), None);
-        assert!(path.with_extension("unreadable").exists());
-    }
-    fn owners() -> (tempfile::TempDir, Owners) {
-        let folder = tempfile::tempdir().unwrap();
-        let owners = Owners::load(folder.path().join("owners.json"));
-        (folder, owners)
-    }
-
-    fn ownership(kind: OwnedKind, id: &str, owner: &str) -> Ownership {
-        let owned = Owned {
-            kind,
-            id: id.to_owned(),
-        };
-        let owner = owner.to_owned();
-        Ownership { owned, owner }
-    }
-
-    #[test]
-    fn a_name_that_was_taken_anew_is_not_forgotten_by_an_event_from_before() {
-        let (_folder, owners) = owners();
-        owners.note(Kind::Volume, "data", "ann");
-        let between = SystemTime::now();
-        owners.note(Kind::Volume, "data", "bob");
-        owners.forget_gone(Kind::Volume, "data", between);
-        assert_eq!(owners.of(Kind::Volume, "data").as_deref(), Some("bob"));
-        owners.forget_gone(Kind::Volume, "data", SystemTime::now());
-        assert_eq!(owners.of(Kind::Volume, "data"), None);
-        assert_eq!(owners.of_gone(Kind::Volume, "data").as_deref(), Some("bob"));
-    }
-
-    #[test]
-    fn a_name_is_its_owners_until_its_removal_is_done_and_the_next_makers_then() {
-        let (_folder, owners) = owners();
-        let of = || owners.of(Kind::Volume, "data");
-        owners.claim(Kind::Volume, "data", "ann");
-        owners.begin_removal(Kind::Volume, "data");
-        assert_eq!(of().as_deref(), Some("ann"), "it is still there");
-        owners.end_removal(Kind::Volume, "data");
-        assert_eq!(of(), None);
-        // The answer to a removal comes behind the next one's claim.
-        owners.claim(Kind::Volume, "data", "ann");
-        owners.begin_removal(Kind::Volume, "data");
-        owners.note(Kind::Volume, "data", "bob");
-        owners.end_removal(Kind::Volume, "data");
-        assert_eq!(of().as_deref(), Some("bob"));
-        // Without an allowed removal nothing is forgotten.
-        owners.end_removal(Kind::Volume, "data");
-        assert_eq!(of().as_deref(), Some("bob"));
-    }
-
-    #[test]
-    fn of_two_who_make_something_at_a_time_the_first_has_it() {
-        let (_folder, owners) = owners();
-        owners.claim(Kind::Volume, "data", "ann");
-        owners.claim(Kind::Volume, "data", "bob");
-        assert_eq!(owners.of(Kind::Volume, "data").as_deref(), Some("ann"));
-    }
-
-    #[test]
-    fn the_registry_is_believed_when_nothing_is_on_the_disk_and_about_copies() {
-        let (folder, owners) = owners();
-        let recorded = [ownership(OwnedKind::Container, "a", "ann")];
-        let copies = [ownership(OwnedKind::Network, "n", "bob")];
-        owners.heard(&recorded, &[]);
-        assert_eq!(owners.all(), recorded);
-        let owners = Owners::load(folder.path().join("owners.json"));
-        owners.forget_gone(Kind::Container, "a", SystemTime::now());
-        // What the registry has not forgotten yet does not come back.
-        owners.heard(&recorded, &copies);
-        assert_eq!(owners.all(), copies);
-    }
-}
+mod tests;

@@ -49,6 +49,7 @@ async fn look_when_wanted(inventory: &Inventory, owners: &Owners) {
             }
         }
         inventory.attribute_anonymous_volumes(owners);
+        inventory.forget_owners_of_gone(owners);
         // A wish that came meanwhile is there at once.
         inventory.wanted.notified().await;
     }
@@ -74,13 +75,14 @@ struct Actor {
 }
 
 async fn follow_events(inventory: &Inventory, owners: &Owners) {
+    let mut seen = owners.written();
     loop {
-        if let Ok(mut lines) = inventory.engine.lines(EVENTS).await {
+        if let Ok(mut lines) = inventory.engine.lines(&events_since(seen)).await {
             inventory.look_soon();
             while let Ok(Some(line)) = lines.next().await {
-                if let Some((kind, id, at)) = gone(&line) {
-                    owners.forget_gone(kind, &id, at);
-                    inventory.forget(kind, &id);
+                if let Some(told) = told(&line) {
+                    seen = told.at;
+                    take_note(&told, inventory, owners);
                 }
                 inventory.look_soon();
             }
@@ -89,8 +91,40 @@ async fn follow_events(inventory: &Inventory, owners: &Owners) {
     }
 }
 
-/// What an event tells to be gone, and when it went.
-fn gone(line: &str) -> Option<(Kind, String, SystemTime)> {
+/// Events behind a time. An engine remembers the last 256 as long as it runs: what has happened while nobody listened.
+fn events_since(seen: SystemTime) -> String {
+    let since = seen.duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.unwrap_or_default() + Duration::from_nanos(1);
+    let (seconds, rest) = (since.as_secs(), since.subsec_nanos());
+    format!("{EVENTS}&since={seconds}.{rest:09}")
+}
+
+fn take_note(told: &Told, inventory: &Inventory, owners: &Owners) {
+    match told.what {
+        What::Gone => {
+            owners.forget_gone(told.kind, &told.id, told.at);
+            inventory.forget(told.kind, &told.id);
+        }
+        What::Made if told.kind == Kind::Volume => owners.forget_earlier(&told.id, told.at),
+        What::Made => {}
+    }
+}
+
+/// What an event tells.
+struct Told {
+    what: What,
+    kind: Kind,
+    id: String,
+    at: SystemTime,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum What {
+    Made,
+    Gone,
+}
+
+fn told(line: &str) -> Option<Told> {
     let event: Event = serde_json::from_str(line).ok()?;
     let kind = match event.kind.as_str() {
         "container" => Kind::Container,
@@ -98,8 +132,17 @@ fn gone(line: &str) -> Option<(Kind, String, SystemTime)> {
         "volume" => Kind::Volume,
         _ => return None,
     };
-    let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time);
-    (event.action == "destroy").then_some((kind, event.actor.id, at))
+    let what = match event.action.as_str() {
+        "create" => What::Made,
+        "destroy" => What::Gone,
+        _ => return None,
+    };
+    Some(Told {
+        what,
+        kind,
+        id: event.actor.id,
+        at: SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time),
+    })
 }
 
 async fn look_after_changes(inventory: &Inventory) {
@@ -115,12 +158,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_tells_what_is_gone() {
-        let told = |line: &str| gone(line).map(|(kind, id, _)| (kind, id));
+    fn an_event_tells_what_is_gone_and_made() {
+        let told = |line: &str| told(line).map(|told| (told.what, told.kind, told.id));
         let line = r#"{"Type":"volume","Action":"destroy","Actor":{"ID":"data","Attributes":{"driver":"local"}},"timeNano":1}"#;
-        assert_eq!(told(line), Some((Kind::Volume, "data".to_owned())));
-        assert_eq!(told(&line.replace("destroy", "create")), None);
+        let data = || "data".to_owned();
+        assert_eq!(told(line), Some((What::Gone, Kind::Volume, data())));
+        let made = line.replace("destroy", "create");
+        assert_eq!(told(&made), Some((What::Made, Kind::Volume, data())));
+        assert_eq!(told(&line.replace("destroy", "mount")), None);
         assert_eq!(told(&line.replace("volume", "image")), None);
         assert_eq!(told("{"), None);
+    }
+
+    #[test]
+    fn an_event_that_was_seen_is_not_asked_for_again() {
+        let seen = SystemTime::UNIX_EPOCH + Duration::from_nanos(7_000_000_041);
+        assert!(events_since(seen).ends_with("&since=7.000000042"));
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct VolumeList {
 pub(super) struct VolumeRow {
     name: String,
     #[serde(default)]
+    driver: String,
+    #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
     options: Option<BTreeMap<String, String>>,
@@ -99,7 +101,7 @@ impl From<ContainerRow> for Entry {
             paths: of("bind").map(MountRow::host_path).collect(),
             volumes: of("volume").map(|mount| mount.name.clone()).collect(),
             id: row.id,
-            may_have_more: false,
+            ..Self::default()
         }
     }
 }
@@ -130,6 +132,7 @@ impl From<VolumeRow> for Entry {
             paths: device.into_iter().map(host_path).collect(),
             id: row.name.clone(),
             name: row.name,
+            driver: row.driver,
             labels: row.labels.unwrap_or_default(),
             ..Self::default()
         }
