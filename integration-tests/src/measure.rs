@@ -51,7 +51,7 @@ impl Request {
         for program in PLUGINS.into_iter().chain(["drover"]) {
             if !programs.join(program).exists() {
                 bail!(
-                    "there is no {program} in {}; build it: cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service",
+                    "there is no {program} in {}; build it: cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service -p drover-vol",
                     programs.display()
                 );
             }
@@ -114,6 +114,13 @@ impl Samples {
     #[must_use]
     pub fn median(&self) -> f64 {
         self.quantile(50)
+    }
+
+    /// Those of the even rounds, and those of the odd ones: how far one thing is from itself.
+    #[must_use]
+    pub fn halves(&self) -> (Self, Self) {
+        let half = |first: usize| self.0.iter().skip(first).step_by(2).copied().collect();
+        (half(0), half(1))
     }
 
     /// Each sample over that of the same round of another thing, so that what slows a whole round down
@@ -222,6 +229,14 @@ mod tests {
         assert!((ratios.quantile(0) - 2.0).abs() < f64::EPSILON);
         assert!((ratios.quantile(100) - 2.0).abs() < f64::EPSILON);
         assert!((own.beyond(&other).quantile(100) - 100.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn halves_are_of_turns() {
+        let samples: Samples = [1.0, 2.0, 3.0].into_iter().collect();
+        let (even, odd) = samples.halves();
+        assert_eq!((even.count(), odd.count()), (2, 1));
+        assert!((odd.median() - 2.0).abs() < f64::EPSILON);
     }
 
     #[test]

@@ -1,13 +1,17 @@
-//! What authorization adds to calls of a real engine: with the plugin, by a role's socket, and without either, in one run.
+//! What authorization adds to calls of a real engine: with the plugin, with one that only says yes, by a role's socket, and without any, in one
+//! run.
 //!
 //! `cargo run --release -p integration-tests --bin bench_authz_calls [-- --engine 28.5 --rounds 300]`, as root, after
-//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service -p drover-authz` and
+//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service -p drover-vol -p drover-authz` and
 //! `integration-tests/make-root sid`.
 //!
-//! Two hosts with the same engine and the same containers: one engine asks the plugin, the other one does not, and has a role's socket in front
-//! of it beside its own. Every round makes each call once by each way, beginning with another one; every container that is created
+//! Three hosts with the same engine, the same containers and the same processes of Drover: one engine asks the plugin, one asks a plugin of the
+//! benchmark's that reads every question and says yes, and the third one asks nobody, and has a role's socket in front of it beside its own.
+//! Every round makes each call once by each way, beginning with another one; every container that is created
 //! has another name, image tag, port and label. Milliseconds from the first byte sent to the last one received, on kept connections
-//! at the sockets, so without a command line's own time. "Added" is the difference of the same quantile.
+//! at the sockets, so without a command line's own time. "Added" is the difference of the same quantile to "neither", "own" that to the plugin
+//! that says yes: what an engine takes to ask at all is in the one and not in the other. "Neither" of the odd rounds against the even ones shows
+//! what such a difference is when there is none.
 //!
 //! The stream is `exec` of `cat`: one byte there and back, and how fast 200 MB come out.
 
@@ -23,11 +27,19 @@ use integration_tests::lab::{IMAGE, Lab};
 use integration_tests::measure::{Request, Samples, Table, progress, say};
 use serde_json::{Value, json};
 
+#[path = "bench_authz_calls/null_plugin.rs"]
+mod null_plugin;
+
 /// The version of the API: every engine of the lab has it.
 const API: &str = "/v1.41";
 /// Who asks: a developer at the engine's own socket.
 const SETUP: &str = "[roles]\ndeveloper = [\"local\"]\n";
 const ROLE_SOCKET: &str = "/run/drover-sockets/developer/docker.sock";
+/// The ways.
+const NEITHER: &str = "neither";
+const ROLE: &str = "a role's socket";
+const SAYS_YES: &str = "one that says yes";
+const PLUGIN: &str = "the plugin";
 /// Rounds that do not count.
 const WARM_UP: usize = 20;
 /// Bytes that are sent and come back, a round.
@@ -41,7 +53,7 @@ fn main() -> Result<()> {
     let wanted = Request::parse(300, 0)?;
     interrupt::handle()?;
     say(&wanted.machine()?);
-    let mut lab = Lab::start(wanted.release, 2)?;
+    let mut lab = Lab::start(wanted.release, 3)?;
     let mut ways = prepare(&mut lab)?;
     let mut number = 0;
     for round in 0..wanted.rounds + WARM_UP {
@@ -87,14 +99,20 @@ const CALLS: [&str; 5] = [
 
 fn prepare(lab: &mut Lab) -> Result<Vec<Way>> {
     let mut ways = Vec::new();
-    for (place, flags) in [(0, "--authorization-plugin=drover-authz"), (1, "")] {
+    for (place, plugin) in [None, Some(null_plugin::NAME), Some("drover-authz")]
+        .into_iter()
+        .enumerate()
+    {
         let host = lab.host(place)?;
-        host.run(&format!(
-            "mkdir -p /etc/drover/policy && printf '%s' '{SETUP}' > /etc/drover/policy/authorization.toml"
-        ))?;
+        host.run("mkdir -p /etc/drover/policy /run/docker/plugins")?;
+        host.write("/etc/drover/policy/authorization.toml", SETUP)?;
         host.stop_engine("TERM")?;
         host.drover_up("")?;
-        host.start_engine(flags)?;
+        if plugin == Some(null_plugin::NAME) {
+            null_plugin::serve(&host.root()?.join("run/docker/plugins"))?;
+        }
+        let flag = plugin.map(|name| format!("--authorization-plugin={name}"));
+        host.start_engine(&flag.unwrap_or_default())?;
         host.run("docker volume create data")?;
         host.run(&format!(
             "for n in 1 2 3 4 5 6 7 8 9; do docker create --name idle$n {IMAGE} true; done; \
@@ -103,7 +121,15 @@ fn prepare(lab: &mut Lab) -> Result<Vec<Way>> {
         host.run(&format!(
             "docker tag {IMAGE} registry.example.org/shop/web:1"
         ))?;
-        if flags.is_empty() {
+        ways.push(Way::new(
+            plugin.map_or(NEITHER, |name| match name {
+                null_plugin::NAME => SAYS_YES,
+                _ => PLUGIN,
+            }),
+            host,
+            "/run/docker.sock",
+        )?);
+        if plugin.is_none() {
             // Its own name is its owner: what it is to use has to be made by it.
             host.run(&format!(
                 "drover authz socket --role developer {ROLE_SOCKET}; until test -S {ROLE_SOCKET}; do sleep 0.1; done"
@@ -112,14 +138,9 @@ fn prepare(lab: &mut Lab) -> Result<Vec<Way>> {
             host.run(&format!(
                 "{by} docker volume create mine && {by} docker run -d --name my-echo {IMAGE} sleep 1000000"
             ))?;
-            ways.push(Way::new("neither", host, "/run/docker.sock")?);
-            ways.push(Way::new("a role's socket", host, ROLE_SOCKET)?);
-        } else {
-            ways.push(Way::new("the plugin", host, "/run/docker.sock")?);
+            ways.push(Way::new(ROLE, host, ROLE_SOCKET)?);
         }
     }
-    // What the others are compared with comes first.
-    ways.swap(0, 1);
     Ok(ways)
 }
 
@@ -137,7 +158,7 @@ impl Way {
     }
 
     fn is_a_role(&self) -> bool {
-        self.name == "a role's socket"
+        self.name == ROLE
     }
 
     fn round(&mut self, number: usize, counts: bool) -> Result<()> {
@@ -255,30 +276,62 @@ impl Way {
 }
 
 fn report(ways: &[Way]) {
-    let mut table = Table::new(&["call", "way", "p50 ms", "p99 ms", "added p50", "added p99"]);
-    let Some(plain) = ways.first() else {
-        return;
+    let of = |name: &str, call: usize| {
+        let way = ways.iter().find(|way| way.name == name);
+        way.and_then(|way| way.times.get(call))
     };
+    let less = |own: &Samples, other: Option<&Samples>, percent| {
+        other.map_or_else(String::new, |other| {
+            format!("{:.3}", own.quantile(percent) - other.quantile(percent))
+        })
+    };
+    let mut table = Table::new(&[
+        "call",
+        "way",
+        "p50 ms",
+        "p99 ms",
+        "added p50",
+        "added p99",
+        "own p50",
+        "own p99",
+    ]);
     for (place, call) in CALLS.iter().enumerate() {
+        let plain = of(NEITHER, place);
         for way in ways {
-            let (Some(own), Some(without)) = (way.times.get(place), plain.times.get(place)) else {
+            let Some(times) = way.times.get(place) else {
                 continue;
             };
-            let added =
-                |percent| format!("{:.3}", own.quantile(percent) - without.quantile(percent));
-            let shown = |percent| format!("{:.3}", own.quantile(percent));
+            let says_yes = of(SAYS_YES, place).filter(|_| way.name == PLUGIN);
             table.row(&[
                 (*call).to_owned(),
                 way.name.to_owned(),
-                shown(50),
-                shown(99),
-                added(50),
-                added(99),
+                format!("{:.3}", times.quantile(50)),
+                format!("{:.3}", times.quantile(99)),
+                less(times, plain, 50),
+                less(times, plain, 99),
+                less(times, says_yes, 50),
+                less(times, says_yes, 99),
+            ]);
+        }
+        if let Some(plain) = plain {
+            let (even, odd) = plain.halves();
+            table.row(&[
+                (*call).to_owned(),
+                "neither, odd to even".to_owned(),
+                format!("{:.3}", odd.quantile(50)),
+                format!("{:.3}", odd.quantile(99)),
+                less(&odd, Some(&even), 50),
+                less(&odd, Some(&even), 99),
+                String::new(),
+                String::new(),
             ]);
         }
     }
     say(&table.text());
     let mut table = Table::new(&["way", "MB/s out of exec", "of that without"]);
+    let Some(plain) = ways.first() else {
+        return;
+    };
     for way in ways {
         let ratio = way.rates.over(&plain.rates).median();
         table.row(&[

@@ -1,7 +1,7 @@
 //! Memory of each process at rest: on a host alone, and on both hosts of a cluster.
 //!
 //! `cargo run --release -p integration-tests --bin bench_memory [-- --engine 28.5 --rounds 5]`, as root, after
-//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service` and
+//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service -p drover-vol` and
 //! `integration-tests/make-root sid`.
 //!
 //! A host alone has the embedded store; a cluster has etcd, which is counted apart. Each has a network with a

@@ -1,7 +1,7 @@
 //! How fast names are answered in a container, beside what there is otherwise, and how soon a new container is found.
 //!
 //! `cargo run --release -p integration-tests --bin bench_names [-- --engine 28.5 --rounds 5 --seconds 5]`, as root, after
-//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service` and
+//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service -p drover-vol` and
 //! `integration-tests/make-root sid`. It needs `dnsperf` (Debian's package); `aardvark-dns`, of Podman, is measured too if it
 //! is in the path (`cargo install aardvark-dns`).
 //!

@@ -2,7 +2,7 @@
 //! two engines, and on the bare underlay.
 //!
 //! `cargo run --release -p integration-tests --bin bench_network [-- --engine 28.5 --rounds 7 --seconds 3]`, as root,
-//! after `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service` and
+//! after `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service -p drover-vol` and
 //! `integration-tests/make-root sid`.
 //!
 //! Two hosts of the lab run Drover as it comes, and a Swarm; two more, with the same engine, run Drover with

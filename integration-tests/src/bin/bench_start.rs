@@ -2,7 +2,7 @@
 //! Docker's own, and on a Swarm overlay.
 //!
 //! `cargo run --release -p integration-tests --bin bench_start [-- --engine 28.5 --rounds 25]`, as root, after
-//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service` and
+//! `cargo build --release -p drover -p drover-coordinator -p drover-ipam -p drover-net -p drover-name-service -p drover-vol` and
 //! `integration-tests/make-root sid`.
 //!
 //! Each round starts a container that exists already, once on every network, each round beginning with another one.
