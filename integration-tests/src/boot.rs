@@ -123,11 +123,22 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// The microsecond since the machine's start that systemd noted as a property of a unit; 0 for never.
+    /// A unit was up before the engine was started, and nothing has failed.
     ///
     /// # Errors
-    /// Fails when systemd does not answer.
-    pub fn moment(&self, unit: &str, property: &str) -> Result<u64> {
+    /// Fails when it was not, or something has.
+    pub fn came_before_the_engine(&self, unit: &str) -> Result<()> {
+        let ready = self.moment(unit, "ActiveEnterTimestampMonotonic")?;
+        let engine = self.moment("docker.service", "InactiveExitTimestampMonotonic")?;
+        ensure!(
+            ready > 0 && ready < engine,
+            "{unit} at {ready} us, the engine at {engine} us"
+        );
+        self.nothing_failed()
+    }
+
+    /// The microsecond that systemd noted as a property of a unit; 0 for never.
+    fn moment(&self, unit: &str, property: &str) -> Result<u64> {
         let said = self.run(&format!("systemctl show --value -p {property} {unit}"))?;
         Ok(said.parse()?)
     }
