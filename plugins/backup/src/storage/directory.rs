@@ -76,11 +76,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Writes a file beside its place, and gives it its name when it is whole.
+    /// Writes a file beside its place, and gives it its name when it is whole. What `lasts` is on the disk then.
     fn write_whole(
         &self,
         path: &Path,
         content: &[Bytes],
+        lasts: bool,
         give_name: fn(&Path, &Path) -> std::io::Result<()>,
     ) -> std::io::Result<()> {
         let folder = path.parent().unwrap_or(&self.root);
@@ -92,16 +93,19 @@ impl Directory {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let name = format!(".drover-{}-{serial}", std::process::id());
         let unfinished = folder.join(name);
-        let written = Self::write_new(&unfinished, content)
+        let written = Self::write_new(&unfinished, content, lasts)
             .and_then(|()| give_name(&unfinished, path))
-            .and_then(|()| File::open(folder)?.sync_all());
+            .and_then(|()| match lasts {
+                true => File::open(folder)?.sync_all(),
+                false => Ok(()),
+            });
         match fs::remove_file(&unfinished) {
             // It has its name, or was never made; else it is one file too many, which nobody reads.
             Ok(()) | Err(_) => written,
         }
     }
 
-    fn write_new(path: &Path, content: &[Bytes]) -> std::io::Result<()> {
+    fn write_new(path: &Path, content: &[Bytes], lasts: bool) -> std::io::Result<()> {
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -110,7 +114,10 @@ impl Directory {
         for part in content {
             file.write_all(part)?;
         }
-        file.sync_all()
+        if lasts {
+            file.sync_all()?;
+        }
+        Ok(())
     }
 }
 
@@ -147,14 +154,16 @@ impl Storage for Directory {
     }
 
     fn write(&self, path: &str, content: &[Bytes]) -> Result<()> {
+        // A lock is good for as long as its process lives, and no process outlives its machine.
+        let lasts = !path.starts_with("locks/");
         let path = self.path(path);
-        self.write_whole(&path, content, |from, to| fs::rename(from, to))
+        self.write_whole(&path, content, lasts, |from, to| fs::rename(from, to))
             .map_err(|error| Self::explain(&path, "writing", &error))
     }
 
     fn write_new(&self, path: &str, content: &[Bytes]) -> Result<bool> {
         let path = self.path(path);
-        match self.write_whole(&path, content, |from, to| fs::hard_link(from, to)) {
+        match self.write_whole(&path, content, true, |from, to| fs::hard_link(from, to)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(Self::explain(&path, "writing", &error)),
