@@ -10,7 +10,7 @@ use rustic_core::{ProgressBars, ProgressType, RusticProgress};
 
 use crate::meter::Meter;
 
-/// No two lines of progress are nearer to each other.
+/// No two lines of progress are nearer to each other, but for the first that knows the sum.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where events go.
@@ -79,9 +79,16 @@ impl Reporter {
         self.advance(0);
     }
 
-    /// So much more is to be done in this phase.
+    /// So much is to be done in this phase.
     pub(crate) fn set_total(&self, total: u64) {
-        self.lock().total = Some(total);
+        let mut state = self.lock();
+        if state.total == Some(total) {
+            return;
+        }
+        state.total = Some(total);
+        state.told = None;
+        drop(state);
+        self.advance(0);
     }
 
     /// So much more is done.
