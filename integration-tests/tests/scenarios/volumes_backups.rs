@@ -33,6 +33,8 @@ fn moved(lab: &mut Lab) -> Result<()> {
         "docker run --rm -v pg:/data {IMAGE} sh -c 'echo one > /data/rows; ln -s rows /data/link; chown 9:9 /data/rows'"
     ))?;
     asked_for(one)?;
+    several_at_once(one)?;
+    on_a_terminal(one)?;
     backed_up(one)?;
     let from = format!("/proc/{}/root{REPOSITORY}", one.init()?);
     let two = lab.host(1)?;
@@ -68,6 +70,66 @@ fn asked_for(host: &Host) -> Result<()> {
     let left = host.drover_json("volume snapshot ls")?;
     let none = left["snapshots"].as_array().is_some_and(Vec::is_empty);
     ensure!(none, "{left}");
+    Ok(())
+}
+
+/// Several volumes go to one repository at the same time; meanwhile the password is in no list of processes.
+fn several_at_once(host: &Host) -> Result<()> {
+    let names = ["first", "second", "third"];
+    for name in names {
+        host.run(&format!(
+            "docker volume create -d drover-vol {name}; \
+             docker run --rm -v {name}:/data {IMAGE} dd if=/dev/urandom of=/data/rows bs=1M count=8"
+        ))?;
+    }
+    let place = "--to /var/lib/several --password-file /root/password";
+    host.run(&format!("drover backup init {place}"))?;
+    let [first, second, third] =
+        names.map(|name| format!("drover backup create {name} {place} --bandwidth 1M"));
+    let ended = "/root/ended";
+    // They go on when nobody listens; the last one that has ended says so.
+    host.run(&format!(
+        "({first} & {second} & {third} & wait; echo all > {ended}) > /dev/null 2>&1 &"
+    ))?;
+    wait::until("workers beside each other", wait::seconds(20), || {
+        let workers = host.processes("drover-backup")?.len();
+        // One of a schedule may be there as well.
+        ensure!(workers >= names.len(), "{workers}");
+        Ok(())
+    })?;
+    let told = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | grep -ac 'correct [h]orse' || true";
+    let told = host.run(told)?;
+    ensure!(told == "0", "the password is told {told} times");
+    wait::until("all to be backed up", wait::seconds(60), || {
+        host.run(&format!("cat {ended}"))
+    })?;
+    let listed = host.run(&format!("drover backup ls {place} | tail -n 1"))?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    let backups = listed["outcome"]["backups"].as_array();
+    ensure!(
+        backups.map(Vec::len) == Some(names.len()),
+        "no lines of JSON, or not all: {listed}"
+    );
+    let checked = host.run(&format!(
+        "drover backup check --read-data {place} | tail -n 1"
+    ))?;
+    ensure!(checked.contains("\"problems\":[]"), "{checked}");
+    let inspected = host.run("docker volume inspect pg; drover volume inspect pg")?;
+    ensure!(!inspected.contains("correct"), "{inspected}");
+    Ok(())
+}
+
+/// A person sees how far it is, how fast, and how long it takes still.
+fn on_a_terminal(host: &Host) -> Result<()> {
+    let create = "drover backup create second --to /var/lib/terminal --password-file /root/password --init --bandwidth 2M";
+    // A terminal that nobody looks at is 0 columns wide.
+    let shown = host.run(&format!(
+        "script -qec 'stty cols 120 rows 30; TERM=xterm {create}' /dev/null"
+    ))?;
+    for part in ["saving ", "/s ", " left", "second is backed up as"] {
+        ensure!(shown.contains(part), "no `{part}`: {shown}");
+    }
+    ensure!(!shown.contains("\"event\""), "{shown}");
     Ok(())
 }
 
