@@ -23,6 +23,8 @@ pub(crate) struct Files {
     failed: Mutex<Option<Failure>>,
     /// The key that was written by this process, if one was.
     key_written: Mutex<Option<Id>>,
+    /// The only key that the library is shown; all of them without one.
+    shown_key: Mutex<Option<Id>>,
     /// Snapshots that the library writes are not written.
     hold_snapshots: AtomicBool,
 }
@@ -49,6 +51,7 @@ impl Files {
             reporter,
             failed: Mutex::new(None),
             key_written: Mutex::new(None),
+            shown_key: Mutex::new(None),
             hold_snapshots: AtomicBool::new(false),
         }
     }
@@ -164,6 +167,11 @@ impl Files {
         key.map_or(Ok(()), |id| self.remove_path(&path_of(FileType::Key, &id)))
     }
 
+    /// Shows the library one key alone, or all of them again.
+    pub(crate) fn show_key(&self, only: Option<Id>) {
+        *lock(&self.shown_key) = only;
+    }
+
     /// What an error of the library means: the failure of the target behind it, when there was one.
     pub(crate) fn explain(&self, error: &RusticError) -> Failure {
         if let Some(failed) = self.take_failure() {
@@ -200,8 +208,10 @@ impl ReadBackend for Backend {
 
     fn list_with_size(&self, kind: FileType) -> RusticResult<Vec<(Id, u32)>> {
         let files = self.0.list(kind).map_err(|error| self.0.note(error))?;
+        let shown = lock(&self.0.shown_key).filter(|_| kind == FileType::Key);
         Ok(files
             .into_iter()
+            .filter(|(id, _)| shown.is_none_or(|shown| shown == *id))
             .map(|(id, size)| (id, u32::try_from(size).unwrap_or(u32::MAX)))
             .collect())
     }

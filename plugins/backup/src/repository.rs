@@ -61,9 +61,7 @@ impl Session {
         if !there {
             made = init(&files, place, &password, reporter)?;
         }
-        let repository = library(&files, place, reporter)?
-            .open(&Credentials::password(password.as_str()))
-            .map_err(|error| unopened(&files, &error))?;
+        let repository = unlock(&files, place, &password, reporter)?;
         let version = repository.config().version;
         if version != VERSION {
             return Err(other_version(&files, version));
@@ -150,9 +148,39 @@ fn library(files: &Arc<Files>, place: &Place, reporter: &Reporter) -> Result<Rep
         .map_err(|error| files.explain(&error))
 }
 
+/// Opens a repository with that of its keys which is its own. Another process that makes the same repository has a key there, for the same
+/// password, until it knows that it was the second; one that is killed then leaves it.
+fn unlock(
+    files: &Arc<Files>,
+    place: &Place,
+    password: &str,
+    reporter: &Reporter,
+) -> Result<Repository<OpenStatus>> {
+    let credentials = Credentials::password(password);
+    let open = || {
+        let opened = library(files, place, reporter)?.open(&credentials);
+        opened.map_err(|error| unopened(files, &error))
+    };
+    let failed = match open() {
+        Err(failed) if failed.kind == FailureKind::Damaged => failed,
+        other => return other,
+    };
+    for (id, _) in files.list(FileType::Key)? {
+        files.show_key(Some(id));
+        let opened = open();
+        files.show_key(None);
+        if opened.is_ok() {
+            return opened;
+        }
+    }
+    Err(failed)
+}
+
 /// Makes a repository; `false` when another process was faster.
 fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) -> Result<bool> {
     files.create()?;
+    // Without a `config` these open nothing: of processes that were killed, or are about to be the second.
+    let stray_keys = files.list(FileType::Key)?;
     let config = ConfigOptions::default()
         .set_version(VERSION)
         .set_datapack_size(bytes(PACK_SIZE)?)
@@ -163,7 +191,12 @@ fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) 
         &config,
     );
     match made {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            for (id, _) in stray_keys {
+                files.remove_path(&path_of(FileType::Key, &id))?;
+            }
+            Ok(true)
+        }
         Err(error) => {
             files.withdraw_key()?;
             if let Some(failed) = files.take_failure() {

@@ -113,6 +113,43 @@ fn locks_are_removed_when_asked() {
     slow.wait().unwrap();
 }
 
+/// The keys of repositories with the same password, as a process leaves them that is killed while it makes one.
+fn stray_keys(count: usize) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let keys = (0..count).flat_map(|_| {
+        let other = Place::new();
+        other.restic(&["init", "--repository-version", "2"]);
+        let keys = std::fs::read_dir(other.path("repository/keys")).unwrap();
+        let read = |key: std::io::Result<std::fs::DirEntry>| {
+            let key = key.unwrap();
+            (key.file_name(), std::fs::read(key.path()).unwrap())
+        };
+        keys.map(read).collect::<Vec<_>>()
+    });
+    keys.collect()
+}
+
+#[test]
+fn a_key_that_another_process_left_is_not_the_repositorys() {
+    let strays = stray_keys(3);
+    let with_strays = |place: &Place| {
+        let keys = place.path("repository/keys");
+        std::fs::create_dir_all(&keys).unwrap();
+        for (name, content) in &strays {
+            std::fs::write(keys.join(name), content).unwrap();
+        }
+        keys
+    };
+    let place = filled();
+    with_strays(&place);
+    assert_eq!(place.backups().len(), 1);
+    // Where there is no repository yet they go when one is made.
+    let place = Place::new();
+    let keys = with_strays(&place);
+    place.work(Operation::Init).unwrap();
+    assert_eq!(std::fs::read_dir(&keys).unwrap().count(), 1);
+    place.restic(&["snapshots"]);
+}
+
 #[test]
 fn two_hosts_make_and_fill_one_repository_at_once() {
     let place = Place::new();
