@@ -8,6 +8,7 @@
 //! - [`lab`], [`host`], [`network`]: the machine parts;
 //! - [`engine`], [`drover`], [`container`], [`traffic`], [`asking`], [`records`]: what runs on a host;
 //! - [`load`], [`inject`], [`sniff`]: what travels between hosts, and what is seen of it;
+//! - [`module`]: what the kernel can be made to lack, in a virtual machine;
 //! - [`scenario`]: what a scenario needs, and how scenarios are run and reported;
 //! - [`measure`], [`call`]: what the benchmarks in `src/bin` have in common.
 
@@ -25,6 +26,7 @@ pub mod lab;
 pub mod load;
 pub mod measure;
 pub mod measured_path;
+pub mod module;
 pub mod network;
 pub mod process;
 pub mod records;

@@ -29,6 +29,8 @@ mod databases;
 mod encryption;
 #[path = "scenarios/encryption_keys.rs"]
 mod encryption_keys;
+#[path = "scenarios/encryption_lacks.rs"]
+mod encryption_lacks;
 #[path = "scenarios/encryption_load.rs"]
 mod encryption_load;
 #[path = "scenarios/encryption_mtu.rs"]
@@ -124,6 +126,7 @@ fn main() -> ExitCode {
         newest(isolation::SCENARIOS),
         newest(encryption::SCENARIOS),
         newest(encryption_keys::SCENARIOS),
+        newest(encryption_lacks::SCENARIOS),
         newest(encryption_load::SCENARIOS),
         newest(encryption_mtu::SCENARIOS),
         newest(encryption_paths::SCENARIOS),

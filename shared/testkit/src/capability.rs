@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 /// Names of capabilities, separated by commas or spaces, or `all`, whose absence is a failure and not a reason to skip.
 const REQUIRED: &str = "DROVER_REQUIRE";
 
+/// Set where the kernel is the test's own.
+const OWN_KERNEL: &str = "DROVER_LAB_OWN_KERNEL";
+
 /// A pair of links.
 const LINKS: &str = "ip link add drover-a type veth peer name drover-b";
 
@@ -58,11 +61,13 @@ pub enum Capability {
     Btrfs,
     /// Devices of which the test holds one end.
     Tun,
+    /// A kernel that nobody else uses, so that modules can be taken away from it: a virtual machine, which says so.
+    OwnKernel,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Namespaces,
         Self::Vxlan,
         Self::Nftables,
@@ -77,6 +82,7 @@ impl Capability {
         Self::Qemu,
         Self::Btrfs,
         Self::Tun,
+        Self::OwnKernel,
     ];
 
     /// Its name in `DROVER_REQUIRE`.
@@ -97,6 +103,7 @@ impl Capability {
             Self::Qemu => "qemu",
             Self::Btrfs => "btrfs",
             Self::Tun => "tun",
+            Self::OwnKernel => "own-kernel",
         }
     }
 
@@ -136,6 +143,9 @@ impl Capability {
             Self::Qemu => without_program("qemu-system-x86_64"),
             Self::Btrfs => without_program("mkfs.btrfs").or_else(|| in_namespace(BTRFS)),
             Self::Tun => in_namespace("ip tuntap add drover-t mode tap"),
+            Self::OwnKernel => std::env::var_os(OWN_KERNEL).is_none().then(|| {
+                format!("others use this kernel too; a virtual machine sets {OWN_KERNEL}")
+            }),
         }
     }
 }
