@@ -346,9 +346,9 @@ impl Host {
         if pids.is_empty() {
             bail!("{} runs no {program}", self.name);
         }
-        for pid in &pids {
-            self.run(&format!("kill -{signal} {pid}"))?;
-        }
+        // A child that is becoming another program counts among them for a moment, and may be gone. What is left is told below.
+        let all: Vec<String> = pids.iter().map(u32::to_string).collect();
+        self.attempt(&format!("kill -{signal} {}", all.join(" ")))?;
         wait::until(&format!("the end of {program}"), wait::seconds(30), || {
             let left = self.processes(program)?;
             if left.iter().any(|pid| pids.contains(pid)) {
