@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
@@ -52,9 +52,20 @@ fn everywhere(
             let container = known.get(name);
             ensure!(is_right(container), "{name}: {container:?}");
             Ok(())
-        })?;
+        })
+        .with_context(|| format!("on {}, {}", host.name, engines_word(lab, name)))?;
     }
     Ok(())
+}
+
+/// What the engines say themselves, for whoever has to find out who is wrong.
+fn engines_word(lab: &Lab, name: &str) -> String {
+    let words = lab.hosts.iter().map(|host| {
+        let asked = host.attempt(&format!("docker inspect -f '{{{{json .State}}}}' {name}"));
+        let said = asked.map_or_else(|error| error.to_string(), |said| said.stdout);
+        format!("{}: {}", host.name, said.trim())
+    });
+    words.collect::<Vec<_>>().join("; ")
 }
 
 fn attachment<'a>(container: &'a Value, network: &str) -> Option<&'a Value> {
