@@ -1,5 +1,6 @@
 //! A host of the lab: its namespaces, its disk, and commands on it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -323,18 +324,25 @@ impl Host {
     pub fn processes(&self, program: &str) -> Result<Vec<u32>> {
         // Its own /proc, read from outside: a shell that does it starts a program for each process.
         let processes = self.root()?.join("proc");
-        let mut found = Vec::new();
+        let mut found = BTreeMap::new();
         for process in fs::read_dir(processes)? {
             let process = process?;
             let name = process.file_name();
-            let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             // One that has ended meanwhile, or has no program, runs none.
             let runs = fs::read_link(process.path().join("exe")).unwrap_or_default();
             let runs = runs.file_name().unwrap_or_default().to_string_lossy();
-            let runs = runs.strip_suffix(" (deleted)").unwrap_or(&runs);
-            found.extend(pid.filter(|_| runs == program));
+            if runs.strip_suffix(" (deleted)").unwrap_or(&runs) == program {
+                let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+                found.insert(pid, parent(&stat));
+            }
         }
-        Ok(found)
+        // A child of one of them is about to become another program.
+        let is_child = |parent: &Option<u32>| parent.is_some_and(|it| found.contains_key(&it));
+        let own = found.iter().filter(|(_, parent)| !is_child(parent));
+        Ok(own.map(|(pid, _)| *pid).collect())
     }
 
     /// Kills every process of a program, and waits until it is gone.
@@ -346,9 +354,9 @@ impl Host {
         if pids.is_empty() {
             bail!("{} runs no {program}", self.name);
         }
-        // A child that is becoming another program counts among them for a moment, and may be gone. What is left is told below.
-        let all: Vec<String> = pids.iter().map(u32::to_string).collect();
-        self.attempt(&format!("kill -{signal} {}", all.join(" ")))?;
+        for pid in &pids {
+            self.run(&format!("kill -{signal} {pid}"))?;
+        }
         wait::until(&format!("the end of {program}"), wait::seconds(30), || {
             let left = self.processes(program)?;
             if left.iter().any(|pid| pids.contains(pid)) {
@@ -376,4 +384,10 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.switch_off();
     }
+}
+
+/// The parent in a process' `stat` (proc_pid_stat(5)).
+fn parent(stat: &str) -> Option<u32> {
+    let (_, after_the_name) = stat.rsplit_once(')')?;
+    after_the_name.split_whitespace().nth(1)?.parse().ok()
 }
