@@ -179,8 +179,18 @@ fn unlock(
 /// Makes a repository; `false` when another process was faster.
 fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) -> Result<bool> {
     files.create()?;
-    // Without a `config` these open nothing: of processes that were killed, or are about to be the second.
+    // Where there is nothing that they open: of processes that were killed, or are about to be the second.
     let stray_keys = files.list(FileType::Key)?;
+    if has_data(files)? {
+        // Without its keys nobody could read it again. Another process may have made the repository and begun to fill it.
+        if files.list(FileType::Config)?.is_empty() {
+            return Err(damaged(
+                "config",
+                "it is gone, and there are backups: no other repository is made over them",
+            ));
+        }
+        return Ok(false);
+    }
     let config = ConfigOptions::default()
         .set_version(VERSION)
         .set_datapack_size(bytes(PACK_SIZE)?)
@@ -208,6 +218,16 @@ fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) 
             Ok(false)
         }
     }
+}
+
+/// Whether anything is there that a key of the repository opens.
+fn has_data(files: &Files) -> Result<bool> {
+    for kind in [FileType::Snapshot, FileType::Index, FileType::Pack] {
+        if !files.list(kind)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn bytes(size: usize) -> Result<bytesize::ByteSize> {

@@ -151,6 +151,35 @@ fn a_key_that_another_process_left_is_not_the_repositorys() {
 }
 
 #[test]
+fn no_repository_is_made_over_backups() {
+    let place = filled();
+    let keys = || {
+        std::fs::read_dir(place.path("repository/keys"))
+            .unwrap()
+            .count()
+    };
+    let config = place.path("repository/config");
+    let whole = std::fs::read(&config).unwrap();
+    std::fs::remove_file(&config).unwrap();
+    let path = place.path("volume");
+    let mut again = crate::place::create("pg", Source::Tree { path });
+    if let Operation::Create(create) = &mut again {
+        create.init = true;
+    }
+    let failed = place.work(again).unwrap_err();
+    assert_eq!(failed.kind, FailureKind::Damaged, "{}", failed.message);
+    assert!(
+        failed.message.contains("no other repository"),
+        "{}",
+        failed.message
+    );
+    assert_eq!(keys(), 1);
+    std::fs::write(&config, whole).unwrap();
+    assert_eq!(place.backups().len(), 1);
+    place.restic(&["check"]);
+}
+
+#[test]
 fn two_hosts_make_and_fill_one_repository_at_once() {
     let place = Place::new();
     let workers: Vec<_> = ["one", "two", "three"]
