@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 
 use drover_control_api::volume::VolumeStatus;
@@ -60,6 +61,15 @@ fn a_place_that_is_missing_is_told_and_waited_for() {
     plugin.remove("data");
 }
 
+/// Mounts a file that holds a file system.
+fn mount_file(file: &Path, place: &Path) {
+    said(
+        Command::new("mount")
+            .args(["-o", "loop"])
+            .args([file, place]),
+    );
+}
+
 /// A host that never had a volume, with a setting that is wrong: nothing is kept waiting for it, the reason is told, and once there is
 /// such a place it is used. What is there then, an engine is never told that it is not, whatever becomes of the place.
 #[test]
@@ -86,11 +96,7 @@ fn a_wrong_place_on_a_new_host_is_told_at_once() {
     plugin.run_amiss("is not on a btrfs");
     fs::File::create(&disk).unwrap().set_len(300 << 20).unwrap();
     said(Command::new("mkfs.btrfs").arg("-q").arg(&disk));
-    said(
-        Command::new("mount")
-            .args(["-o", "loop"])
-            .args([&disk, &place]),
-    );
+    mount_file(&disk, &place);
     plugin.creates_again("data");
     plugin.kill();
     said(Command::new("umount").arg(&place));
@@ -102,11 +108,7 @@ fn a_wrong_place_on_a_new_host_is_told_at_once() {
     ] {
         assert!(refusal.contains("is not on a btrfs"), "{refusal}");
     }
-    said(
-        Command::new("mount")
-            .args(["-o", "loop"])
-            .args([&disk, &place]),
-    );
+    mount_file(&disk, &place);
     plugin.mounts_again("data");
 }
 
