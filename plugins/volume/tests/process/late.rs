@@ -1,5 +1,5 @@
-//! Mounts that an engine has given up: it waits 120 s, and sends no `Unmount` for them. They take minutes, and are run by hand:
-//! `cargo test -p drover-vol --test process late:: -- --ignored`.
+//! Mounts that an engine has given up: it waits 120 s, and sends no `Unmount` for them. They take minutes, and are run by
+//! the step `late` of `run-tests` alone.
 
 use std::fs;
 use std::thread::{scope, sleep};
