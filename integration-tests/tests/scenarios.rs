@@ -81,6 +81,8 @@ mod volumes_backups;
 mod volumes_catalogue;
 #[path = "scenarios/volumes_faults.rs"]
 mod volumes_faults;
+#[path = "scenarios/volumes_hooks.rs"]
+mod volumes_hooks;
 
 use std::process::ExitCode;
 
@@ -121,6 +123,7 @@ fn main() -> ExitCode {
         newest(volumes_backups::SCENARIOS),
         newest(volumes_catalogue::SCENARIOS),
         every(volumes_faults::SCENARIOS),
+        newest(volumes_hooks::SCENARIOS),
         newest(databases::SCENARIOS),
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),

@@ -11,6 +11,7 @@ use drover_volumes::{SnapshotRecord as Snapshot, VolumeRecord};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::hooks::owed::Owed;
 
 /// The key under which is kept that the records are all there are.
 const COMPLETE: &str = "complete";
@@ -51,6 +52,8 @@ pub(crate) struct Catalogue {
     never_had_any: bool,
     changes: watch::Sender<()>,
     state: Mutex<State>,
+    /// What containers are owed after snapshots.
+    pub(crate) owed: Owed,
 }
 
 /// Whether a volume has its name to itself.
@@ -98,6 +101,7 @@ impl Catalogue {
             never_had_any,
             changes: watch::Sender::new(()),
             state: Mutex::new(state),
+            owed: Owed::open(database)?,
         })
     }
 

@@ -6,16 +6,22 @@
 //! | `drover.snapshot.post` | one after it, always, also when the other failed or the snapshot did |
 //! | `drover.snapshot.preset` | `postgres`, `mysql`, `redis` or `sqlite` in the place of both |
 //! | `drover.snapshot.timeout` | how many seconds each may take, 1 to 300; 30 otherwise |
+//!
+//! What comes after is owed from before the first command on ([`owed`]): no kill loses it.
+
+mod command;
+pub(crate) mod owed;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::time::Duration;
 
 use drover_engine::{Container, Engine};
 use drover_model::VolumeName;
 use tracing::{debug, warn};
 
 use crate::error::Result;
+use command::{Command, Outcome};
+use owed::Owed;
 
 const PRE: &str = "drover.snapshot.pre";
 const POST: &str = "drover.snapshot.post";
@@ -29,11 +35,8 @@ const LONGEST_TIMEOUT: u64 = 300;
 /// What the commands of a container are.
 #[derive(Debug, PartialEq, Eq)]
 struct Hooks {
-    container: String,
-    name: String,
-    pre: Option<String>,
-    post: Option<String>,
-    limit: Duration,
+    pre: Option<Command>,
+    post: Option<Command>,
 }
 
 /// What came of asking.
@@ -45,10 +48,26 @@ pub(crate) struct Consistency {
     pub(crate) complaints: Vec<String>,
 }
 
+impl Consistency {
+    fn note(&mut self, label: &str, command: &Command, outcome: &Outcome) {
+        let Some(problem) = outcome.problem() else {
+            return;
+        };
+        let container = &command.name;
+        warn!(
+            container,
+            label, problem, "a command around a snapshot failed"
+        );
+        self.complaints
+            .push(format!("`{label}` of container `{container}`: {problem}"));
+    }
+}
+
 /// Does something between the commands of the containers that use these volumes. The latter command is run whatever came
-/// before it.
+/// before it; where that is not possible now, later.
 pub(crate) async fn around<T>(
     engine: &Engine,
+    owed: &Owed,
     volumes: &[VolumeName],
     work: impl Future<Output = Result<T>>,
 ) -> (Result<T>, Consistency) {
@@ -62,14 +81,26 @@ pub(crate) async fn around<T>(
         }
     };
     consistency.asked = !hooks.is_empty();
-    for it in &hooks {
-        run(engine, it, it.pre.as_deref(), PRE, &mut consistency).await;
+    if consistency.asked {
+        // What is owed after an earlier one would undo what is done before this one.
+        owed.settle_all(engine).await;
     }
-    let outcome = work.await;
-    for it in &hooks {
-        run(engine, it, it.post.as_deref(), POST, &mut consistency).await;
+    let after: Vec<&Command> = hooks.iter().filter_map(|it| it.post.as_ref()).collect();
+    let keys = match owed.note(&after) {
+        Ok(keys) => keys,
+        Err(error) => return (Err(error), consistency),
+    };
+    for command in hooks.iter().filter_map(|it| it.pre.as_ref()) {
+        let outcome = command.run(engine).await;
+        consistency.note(PRE, command, &outcome);
     }
-    (outcome, consistency)
+    let done = work.await;
+    for (key, command) in keys.iter().zip(after) {
+        let outcome = command.run(engine).await;
+        owed.settle(key, command, &outcome);
+        consistency.note(POST, command, &outcome);
+    }
+    (done, consistency)
 }
 
 async fn find(
@@ -99,20 +130,24 @@ fn hooks(container: &Container) -> Option<Hooks> {
         return None;
     }
     let name = container.names.first().map_or("", String::as_str);
-    Some(Hooks {
+    let command = |script: String| Command {
         container: container.id.clone(),
         name: name.trim_start_matches('/').to_owned(),
-        pre,
-        post,
+        script,
         limit: limit(labels),
+    };
+    Some(Hooks {
+        pre: pre.map(command),
+        post: post.map(command),
     })
 }
 
-fn limit(labels: &BTreeMap<String, String>) -> Duration {
+/// Seconds.
+fn limit(labels: &BTreeMap<String, String>) -> u64 {
     let given = labels
         .get(TIMEOUT)
         .and_then(|text| text.trim().parse().ok());
-    Duration::from_secs(given.unwrap_or(DEFAULT_TIMEOUT).clamp(1, LONGEST_TIMEOUT))
+    given.unwrap_or(DEFAULT_TIMEOUT).clamp(1, LONGEST_TIMEOUT)
 }
 
 /// The commands of a preset. Each leaves what it is about in a state that needs no long recovery.
@@ -154,33 +189,6 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-async fn run(
-    engine: &Engine,
-    hooks: &Hooks,
-    command: Option<&str>,
-    label: &str,
-    consistency: &mut Consistency,
-) {
-    let Some(command) = command else { return };
-    let words = ["sh", "-c", command];
-    let problem = match engine.execute(&hooks.container, &words, hooks.limit).await {
-        Ok(done) if done.exit_code == 0 => return,
-        Ok(done) => {
-            let said: String = done.output.chars().take(200).collect();
-            format!("exit code {}: {said}", done.exit_code)
-        }
-        Err(error) => drover_plugin_host::DriverError::chain(&error).to_string(),
-    };
-    warn!(
-        container = hooks.name,
-        label, problem, "a command around a snapshot failed"
-    );
-    consistency.complaints.push(format!(
-        "`{label}` of container `{}`: {problem}",
-        hooks.name
-    ));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,16 +214,19 @@ mod tests {
     #[test]
     fn a_label_comes_before_its_preset() {
         let found = hooks(&container(&[(PRESET, "redis"), (POST, "echo done")])).unwrap();
-        assert_eq!(found.pre.as_deref(), Some("redis-cli SAVE"));
-        assert_eq!(found.post.as_deref(), Some("echo done"));
-        assert_eq!(found.name, "pg");
+        let (pre, post) = (found.pre.unwrap(), found.post.unwrap());
+        assert_eq!(
+            (pre.script.as_str(), post.script.as_str()),
+            ("redis-cli SAVE", "echo done")
+        );
+        assert_eq!(pre.name, "pg");
     }
 
     #[test]
     fn a_limit_is_kept_within_bounds() {
         for (given, seconds) in [("5", 5), ("0", 1), ("9999", 300), ("soon", 30)] {
             let found = hooks(&container(&[(PRE, "true"), (TIMEOUT, given)])).unwrap();
-            assert_eq!(found.limit, Duration::from_secs(seconds));
+            assert_eq!(found.pre.unwrap().limit, seconds);
         }
     }
 

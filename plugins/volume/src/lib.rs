@@ -64,6 +64,7 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> anyhow:
     ));
     let background = [
         task::spawn("pools", recovery::run(work.clone(), shutdown.clone())),
+        task::spawn("hooks", hooks::owed::run(work.clone(), shutdown.clone())),
         task::spawn("detach", detach::run(work.clone(), shutdown.clone())),
         task::spawn(
             "housekeeping",

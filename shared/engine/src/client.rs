@@ -58,6 +58,13 @@ struct ExecState {
     exit_code: Option<i64>,
 }
 
+/// A command in a container that was not begun yet.
+#[derive(Debug, Deserialize)]
+pub struct Prepared {
+    #[serde(rename = "Id")]
+    id: String,
+}
+
 /// What came of a command in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
@@ -195,28 +202,30 @@ impl Engine {
         Ok(list.volumes)
     }
 
-    /// Runs a command in a container to its end, and returns its exit code and what it wrote. One that takes longer than
-    /// `limit` goes on: an engine ends no command.
+    /// Prepares a command in a container. Nothing runs yet: a failure means that nothing was begun.
     ///
     /// # Errors
-    /// When the container does not run, the command cannot be started, or takes longer.
-    pub async fn execute(
-        &self,
-        container: &str,
-        command: &[&str],
-        limit: Duration,
-    ) -> Result<Executed, Error> {
+    /// When the container is not there, does not run or is paused, or the engine does not answer.
+    pub async fn prepare(&self, container: &str, command: &[&str]) -> Result<Prepared, Error> {
         let create = serde_json::json!({
             "Cmd": command, "AttachStdout": true, "AttachStderr": true, "Tty": true,
         });
         let path = format!("/containers/{}/exec", segment(container));
-        let created: Created = self.change(Method::POST, &path, &create).await?;
+        self.change(Method::POST, &path, &create).await
+    }
+
+    /// Runs a prepared command to its end, and returns its exit code and what it wrote. One that takes longer than
+    /// `limit` goes on: an engine ends no command.
+    ///
+    /// # Errors
+    /// When the command cannot be started, or takes longer. It may have been begun.
+    pub async fn execute(&self, command: Prepared, limit: Duration) -> Result<Executed, Error> {
         let start = serde_json::json!({ "Detach": false, "Tty": true });
-        let path = format!("/exec/{}/start", segment(&created.id));
+        let path = format!("/exec/{}/start", segment(&command.id));
         let body = Some(start.to_string().into_bytes());
         let answer = self.send(Method::POST, &path, body, limit).await?;
         let done: ExecState = self
-            .get(&format!("/exec/{}/json", segment(&created.id)))
+            .get(&format!("/exec/{}/json", segment(&command.id)))
             .await?;
         Ok(Executed {
             exit_code: done.exit_code.unwrap_or(-1),

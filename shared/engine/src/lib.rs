@@ -16,7 +16,7 @@ mod nullable;
 mod volume;
 
 pub use api_version::ApiVersion;
-pub use client::{Engine, Executed, Version};
+pub use client::{Engine, Executed, Prepared, Version};
 pub use container::{
     Container, ContainerConfig, ContainerDetail, ContainerEndpoint, ContainerHealth,
     ContainerMount, ContainerState, NetworkSettings, Nothing,

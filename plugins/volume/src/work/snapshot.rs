@@ -73,7 +73,8 @@ impl Work {
         let wanted: Vec<_> = records.iter().map(reference).collect();
         let taker = backend.clone();
         let taking = async move { blocking(move || taker.snapshot(&wanted)).await };
-        let (outcome, consistency) = hooks::around(&self.engine, &names, taking).await;
+        let (outcome, consistency) =
+            hooks::around(&self.engine, &self.catalogue.owed, &names, taking).await;
         let Consistency { asked, complaints } = consistency;
         if let Err(error) = outcome {
             self.forget_unfinished(&records).await;
