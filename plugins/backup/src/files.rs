@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use drover_backup_protocol::{Failure, FailureKind};
@@ -59,6 +60,11 @@ impl Files {
     /// Where they are, for people.
     pub(crate) fn location(&self) -> String {
         self.storage.location()
+    }
+
+    /// How long a file may be there before every process finds it in a list.
+    pub(crate) fn listing_delay(&self) -> Duration {
+        self.storage.listing_delay()
     }
 
     /// Makes what has to be there before the first file is written.

@@ -3,22 +3,40 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 
+use bytes::Bytes;
+use drover_backup_protocol::Failure;
 use rustic_core::repofile::{BlobType, IndexFile, IndexPack, Tree};
 use rustic_core::{FileType, Id};
 
-use crate::codec::{Codec, hash};
+use crate::codec::{Codec, OVERHEAD, hash};
 use crate::failure::{Result, damaged};
 use crate::files::{Files, path_of};
 use crate::repository::Session;
 
 /// Where a blob is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Blob {
-    pack: u32,
-    offset: u32,
-    length: u32,
+    /// The number of its pack.
+    pub(crate) pack: u32,
+    /// Where in the pack it begins.
+    pub(crate) offset: u32,
+    /// What it takes there, bytes.
+    pub(crate) size: u32,
     /// The length of its content, when it is compressed.
-    plain: Option<NonZeroU32>,
+    pub(crate) plain: Option<NonZeroU32>,
+}
+
+impl Blob {
+    /// Where in the pack it ends.
+    pub(crate) const fn end(&self) -> u32 {
+        self.offset.saturating_add(self.size)
+    }
+
+    /// The length of its content, bytes.
+    pub(crate) fn length(&self) -> u32 {
+        let uncompressed = self.size.saturating_sub(OVERHEAD);
+        self.plain.map_or(uncompressed, NonZeroU32::get)
+    }
 }
 
 /// The index of a repository.
@@ -66,7 +84,7 @@ impl Index {
             let place = Blob {
                 pack: number,
                 offset: blob.location.offset,
-                length: blob.location.length,
+                size: blob.location.length,
                 plain: blob.location.uncompressed_length,
             };
             match blob.tpe {
@@ -105,41 +123,59 @@ impl Index {
         self.packs.get(usize::try_from(blob.pack).ok()?)
     }
 
-    /// Reads some content, and compares it with its hash.
-    pub(crate) fn read_data(&self, files: &Files, codec: &Codec, id: &Id) -> Result<Vec<u8>> {
-        self.read_blob(files, codec, id, self.data.get(id))
+    /// How long some content is, bytes.
+    pub(crate) fn length_of(&self, id: &Id) -> Option<u64> {
+        self.data.get(id).map(|blob| blob.length().into())
+    }
+
+    /// Where some content is.
+    pub(crate) fn blob(&self, id: &Id) -> Result<Blob> {
+        self.data.get(id).copied().ok_or_else(|| unknown(id))
     }
 
     /// Reads a tree, and compares it with its hash.
     pub(crate) fn read_tree(&self, files: &Files, codec: &Codec, id: &Id) -> Result<Tree> {
-        let content = self.read_blob(files, codec, id, self.trees.get(id))?;
+        let blob = self.trees.get(id).ok_or_else(|| unknown(id))?;
+        let sealed = self.read_run(files, blob, blob.size)?;
+        let content = self.unseal(codec, id, blob, &sealed)?;
         serde_json::from_slice(&content)
             .map_err(|error| damaged(&format!("tree {}", id.to_hex().as_str()), error))
     }
 
-    fn read_blob(
+    /// Reads so many bytes of a pack, from where a blob begins.
+    pub(crate) fn read_run(&self, files: &Files, first: &Blob, size: u32) -> Result<Bytes> {
+        files.read_part(FileType::Pack, self.pack_of(first)?, first.offset, size)
+    }
+
+    /// The content of a blob, compared with its hash.
+    pub(crate) fn unseal(
         &self,
-        files: &Files,
         codec: &Codec,
         id: &Id,
-        blob: Option<&Blob>,
+        blob: &Blob,
+        sealed: &[u8],
     ) -> Result<Vec<u8>> {
-        let name = id.to_hex();
-        let Some((blob, pack)) = blob.and_then(|blob| Some((blob, self.pack(blob)?))) else {
-            return Err(damaged(
-                "index",
-                format!("no pack is known to hold blob `{}`", name.as_str()),
-            ));
-        };
-        let sealed = files.read_part(FileType::Pack, pack, blob.offset, blob.length)?;
-        codec
-            .unseal_blob(&sealed, blob.plain)
-            .filter(|content| hash(content) == *id)
-            .ok_or_else(|| {
+        let content = codec.unseal_blob(sealed, blob.plain);
+        match content.filter(|content| hash(content) == *id) {
+            Some(content) => Ok(content),
+            None => {
+                let name = id.to_hex();
                 let what = format!("blob `{}` in it is not what was written", name.as_str());
-                damaged(&path_of(FileType::Pack, pack), what)
-            })
+                Err(damaged(&path_of(FileType::Pack, self.pack_of(blob)?), what))
+            }
+        }
     }
+
+    fn pack_of(&self, blob: &Blob) -> Result<&Id> {
+        self.pack(blob)
+            .ok_or_else(|| damaged("index", "a blob is in a pack that it does not name"))
+    }
+}
+
+fn unknown(id: &Id) -> Failure {
+    let name = id.to_hex();
+    let what = format!("no pack is known to hold blob `{}`", name.as_str());
+    damaged("index", what)
 }
 
 /// Reads an index file.

@@ -9,21 +9,25 @@
 //! thin snapshot, changed ranges --> chunks --> own writer -+
 //! ```
 //!
-//! The library, `rustic_core`, is used for repository, keys, trees, prune and the restore of trees. It reads every byte
-//! of a file that has changed, so that block devices have a writer of their own ([`drover_backup_protocol::Source`]).
+//! The library, `rustic_core`, is used for repository, keys, the saving of trees, and prune. It reads every byte of a file that has changed, so
+//! that block devices have a writer of their own ([`drover_backup_protocol::Source`]); and it holds much in memory when it restores, so that
+//! this is done here, too.
 //! It takes no locks; they are taken here, as restic takes them. Nothing else of Drover links any of this.
 
 mod adopt;
 mod catalog;
 mod check;
-mod chunks;
 mod codec;
 mod failure;
+mod faults;
+mod fetch;
 mod files;
 mod image;
 mod index;
+mod layout;
 mod lock;
 mod meter;
+mod node;
 mod pack;
 mod report;
 mod repository;

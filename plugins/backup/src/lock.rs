@@ -22,9 +22,6 @@ const STALE: Duration = Duration::from_secs(30 * 60);
 /// A lock is renewed so often.
 const RENEWAL: Duration = Duration::from_secs(5 * 60);
 
-/// Another process may have looked just before our lock was there: look again after this.
-const SETTLE: Duration = Duration::from_millis(200);
-
 /// How long we wait for locks that do not go together with ours.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -102,9 +99,19 @@ struct State {
 impl Lock {
     /// Takes a lock, and waits for others for a while.
     pub(crate) fn take(files: &Arc<Files>, codec: &Codec, mode: Mode) -> Result<Self> {
+        Self::take_while(files, codec, mode, || ()).map(|(lock, ())| lock)
+    }
+
+    /// The same, and does something until the lock counts, and for as long as it is held nobody spoils it.
+    pub(crate) fn take_while<T>(
+        files: &Arc<Files>,
+        codec: &Codec,
+        mode: Mode,
+        mut meanwhile: impl FnMut() -> T,
+    ) -> Result<(Self, T)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match Self::attempt(files, codec, mode) {
+            match Self::attempt(files, codec, mode, &mut meanwhile) {
                 Err(blocked) if blocked.kind == FailureKind::Locked => {
                     if Instant::now() >= deadline {
                         return Err(blocked);
@@ -116,12 +123,29 @@ impl Lock {
         }
     }
 
-    fn attempt(files: &Arc<Files>, codec: &Codec, mode: Mode) -> Result<Self> {
+    fn attempt<T>(
+        files: &Arc<Files>,
+        codec: &Codec,
+        mode: Mode,
+        meanwhile: impl FnOnce() -> T,
+    ) -> Result<(Self, T)> {
         check(files, codec, mode, None)?;
         let id = write(files, codec, mode)?;
-        std::thread::sleep(SETTLE);
-        let others = match check(files, codec, mode, Some(id)) {
-            Ok(others) => others,
+        let settled = || -> Result<_> {
+            // Of two who write and then look, the second sees the first. Looked at only later, one who had begun before
+            // and is done by then would not be seen.
+            let others = check(files, codec, mode, Some(id))?;
+            let begun = Instant::now();
+            let done = meanwhile();
+            let delay = files.listing_delay();
+            if delay.is_zero() {
+                return Ok((others, done));
+            }
+            std::thread::sleep(delay.saturating_sub(begun.elapsed()));
+            Ok((others.max(check(files, codec, mode, Some(id))?), done))
+        };
+        let (others, done) = match settled() {
+            Ok(settled) => settled,
             Err(blocked) => {
                 files.remove_path(&path(&id))?;
                 return Err(blocked);
@@ -144,11 +168,12 @@ impl Lock {
             .name("lock".to_owned())
             .spawn(move || renewing.renew())
             .map_err(internal)?;
-        Ok(Self {
+        let lock = Self {
             shared,
             renewer: Some(renewer),
             alone: others == 0,
-        })
+        };
+        Ok((lock, done))
     }
 
     /// No other process held a lock when this was taken.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use drover_backup_protocol::{Failure, FailureKind, Repository as Place};
 use rustic_core::repofile::{KeyFile, SnapshotFile};
 use rustic_core::{
-    ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, Repository, RepositoryBackends,
-    RepositoryOptions, RusticError,
+    ConfigOptions, Credentials, FileType, Id, KeyOptions, OpenStatus, Repository,
+    RepositoryBackends, RepositoryOptions, RusticError,
 };
 use zeroize::Zeroizing;
 
 use crate::codec::{Codec, hash};
 use crate::failure::{Result, damaged, failure, internal, told};
 use crate::files::{Backend, Files, path_of};
+use crate::index::Index;
 use crate::lock::{Lock, Mode};
 use crate::report::{Bars, Reporter};
 use crate::storage;
@@ -82,6 +83,12 @@ impl Session {
         Lock::take(&self.files, &self.codec, mode)
     }
 
+    /// Takes a lock on it and reads its index, which nobody makes wrong meanwhile.
+    pub(crate) fn lock_and_load(&self, mode: Mode) -> Result<(Lock, Index)> {
+        let (lock, index) = Lock::take_while(&self.files, &self.codec, mode, || Index::load(self))?;
+        Ok((lock, index?))
+    }
+
     /// The library's view once more, to be used up; the key is not derived again.
     pub(crate) fn reopen(&self) -> Result<Repository<OpenStatus>> {
         library(&self.files, &self.place, &self.reporter)?
@@ -98,22 +105,31 @@ impl Session {
     pub(crate) fn snapshots(&self) -> Result<Vec<SnapshotFile>> {
         let mut snapshots = Vec::new();
         for (id, _) in self.files.list(FileType::Snapshot)? {
-            let path = path_of(FileType::Snapshot, &id);
-            let Some(sealed) = self.files.read_path(&path)? else {
-                // Another process has forgotten it meanwhile.
-                continue;
-            };
-            let json = self
-                .codec
-                .unseal_file(&sealed)
-                .ok_or_else(|| damaged(&path, "it is not what was written"))?;
-            let mut snapshot: SnapshotFile =
-                serde_json::from_slice(&json).map_err(|error| damaged(&path, error))?;
-            snapshot.id = id.into();
-            snapshots.push(snapshot);
+            // Another process may have forgotten it meanwhile.
+            snapshots.extend(self.read_snapshot(id)?);
         }
         snapshots.sort_by_key(|snapshot| (snapshot.time.timestamp(), snapshot.id));
         Ok(snapshots)
+    }
+
+    /// The snapshot with an id; `None` when it is not there.
+    pub(crate) fn snapshot(&self, id: &str) -> Result<Option<SnapshotFile>> {
+        id.parse().map_or(Ok(None), |id| self.read_snapshot(id))
+    }
+
+    fn read_snapshot(&self, id: Id) -> Result<Option<SnapshotFile>> {
+        let path = path_of(FileType::Snapshot, &id);
+        let Some(sealed) = self.files.read_path(&path)? else {
+            return Ok(None);
+        };
+        let json = self
+            .codec
+            .unseal_file(&sealed)
+            .ok_or_else(|| damaged(&path, "it is not what was written"))?;
+        let mut snapshot: SnapshotFile =
+            serde_json::from_slice(&json).map_err(|error| damaged(&path, error))?;
+        snapshot.id = id.into();
+        Ok(Some(snapshot))
     }
 
     /// What an error of the library means.

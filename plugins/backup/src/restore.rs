@@ -1,26 +1,26 @@
-//! Backups are written back here: a device from its chunks, a tree by the library.
+//! Backups are written back here: a device from its chunks, a tree file by file.
+
+mod tree;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use drover_backup_protocol::{
-    BLOCK_CHUNK, Backup, FailureKind, Phase, Restore, Restored, Target, Unit,
-};
-use rustic_core::repofile::{Node, NodeType, SnapshotFile};
-use rustic_core::{LocalDestination, LsOptions, RestoreOptions};
+use drover_backup_protocol::{Backup, FailureKind, Phase, Restore, Restored, Target, Unit};
+use rustic_core::repofile::{Node, SnapshotFile};
 
 use crate::catalog;
-use crate::chunks;
-use crate::failure::{Result, failure, internal, unwritable};
+use crate::failure::{Result, failure, unwritable};
+use crate::fetch;
 use crate::image::Image;
 use crate::index::Index;
 use crate::lock::Mode;
+use crate::node::find;
 use crate::repository::Session;
 
 /// Restores a backup, or a part of it.
 pub(crate) fn restore(session: &Session, restore: &Restore) -> Result<Restored> {
-    let lock = session.lock(Mode::Shared)?;
+    let (lock, index) = session.lock_and_load(Mode::Shared)?;
     let (backup, snapshot) = catalog::select(session, &restore.backup)?;
     let restored = match &restore.target {
         Target::Directory { path } => {
@@ -28,17 +28,18 @@ pub(crate) fn restore(session: &Session, restore: &Restore) -> Result<Restored> 
                 return Err(is_device(&backup));
             }
             empty(path)?;
-            tree(session, &snapshot, &catalog::path_of(&backup), path)?
+            let inner = catalog::path_of(&backup);
+            let node = find(session, &index, &snapshot.tree, Path::new(&inner))?;
+            tree::restore(session, &index, node, path)?
         }
         Target::Block { path, blank } => {
             if !backup.block {
                 return Err(is_tree(&backup));
             }
-            let index = Index::load(session)?;
             let node = image(session, &index, &backup, &snapshot)?;
             (1, device(session, &index, &node, path, *blank)?)
         }
-        Target::Part { inner, path } => part(session, &backup, &snapshot, inner, path)?,
+        Target::Part { inner, path } => part(session, &index, (&backup, &snapshot), inner, path)?,
     };
     lock.held()?;
     Ok(Restored {
@@ -112,12 +113,16 @@ fn device(session: &Session, index: &Index, node: &Node, path: &Path, blank: boo
     session
         .reporter
         .begin(Phase::Restoring, Unit::Bytes, Some(size));
-    chunks::each(session, index, node, |number, content| {
+    let (wanted, _) = fetch::content(index, node, |begin| begin)?;
+    fetch::each(session, index, wanted, |content, places| {
         if blank && content.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        file.write_all_at(content, number * BLOCK_CHUNK)
-            .map_err(|error| unwritable(path, &error))
+        for place in places {
+            file.write_all_at(content, place.target)
+                .map_err(|error| unwritable(path, &error))?;
+        }
+        Ok(())
     })?;
     file.sync_all().map_err(|error| unwritable(path, &error))?;
     Ok(size)
@@ -153,83 +158,11 @@ fn open_target(path: &Path, size: u64, blank: bool) -> Result<(File, bool)> {
     Ok((file, blank))
 }
 
-/// Restores a directory or a file of a snapshot; gives how many files and bytes.
-fn tree(
-    session: &Session,
-    snapshot: &SnapshotFile,
-    inner: &str,
-    path: &Path,
-) -> Result<(u64, u64)> {
-    let explain = |error: Box<rustic_core::RusticError>| session.explain(&error);
-    let repository = session.reopen()?.to_indexed().map_err(explain)?;
-    let node = repository
-        .node_from_snapshot_and_path(snapshot, inner)
-        .map_err(|error| {
-            session.files.take_failure().unwrap_or_else(|| {
-                let message = format!(
-                    "there is no `{inner}` in the backup: {}",
-                    crate::failure::told(&error)
-                );
-                failure(FailureKind::NotFound, message)
-            })
-        })?;
-    let mut options = RestoreOptions::default().numeric_id(true);
-    // Holes come back as holes. The option's type is not public, what it is written as is.
-    options.sparse = serde_json::from_value(serde_json::json!("ByContent")).map_err(internal)?;
-    let list = LsOptions::default();
-    let is_file = node.node_type == NodeType::File;
-    let mut place = path.to_string_lossy().into_owned();
-    if !is_file && !place.ends_with('/') {
-        place.push('/');
-    }
-    let destination = LocalDestination::new(&place, true, is_file).map_err(explain)?;
-    let nodes = || repository.ls(&node, &list).map_err(explain);
-    let (mut files, mut bytes) = (0, 0);
-    for found in nodes()? {
-        let (_, found) = found.map_err(explain)?;
-        if found.is_file() {
-            files += 1;
-            bytes += found.meta.size;
-        }
-    }
-    session
-        .reporter
-        .begin(Phase::Restoring, Unit::Bytes, Some(bytes));
-    let plan = repository
-        .prepare_restore(&options, nodes()?, &destination, false)
-        .map_err(explain)?;
-    repository
-        .restore(plan, &options, nodes()?, &destination)
-        .map_err(explain)?;
-    if let Some(failed) = session.files.take_failure() {
-        return Err(failed);
-    }
-    if node.is_dir() {
-        own(path, &node)?;
-    }
-    Ok((files, bytes))
-}
-
-/// Gives the directory itself what the library gives only what is in it.
-fn own(path: &Path, node: &Node) -> Result<()> {
-    let unwritable = |error: std::io::Error| unwritable(path, &error);
-    std::os::unix::fs::chown(path, node.meta.uid, node.meta.gid).map_err(unwritable)?;
-    if let Some(mode) = node.meta.mode {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o7777);
-        std::fs::set_permissions(path, mode).map_err(unwritable)?;
-    }
-    for attribute in &node.meta.extended_attributes {
-        let value = attribute.value.as_deref().unwrap_or_default();
-        xattr::set(path, &attribute.name, value).map_err(unwritable)?;
-    }
-    Ok(())
-}
-
 /// Restores one path of a backup.
 fn part(
     session: &Session,
-    backup: &Backup,
-    snapshot: &SnapshotFile,
+    index: &Index,
+    (backup, snapshot): (&Backup, &SnapshotFile),
     inner: &Path,
     path: &Path,
 ) -> Result<(u64, u64)> {
@@ -242,16 +175,19 @@ fn part(
         return Err(failure(FailureKind::InvalidInput, message));
     }
     if !backup.block {
-        let inner = format!("{}/{}", catalog::path_of(backup), inner.display());
-        return tree(session, snapshot, &inner, path);
+        let inner = Path::new(&catalog::path_of(backup)).join(inner);
+        let node = find(session, index, &snapshot.tree, &inner)?;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+        }
+        return tree::restore(session, index, node, path);
     }
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     let scratch = Image::beside(folder.unwrap_or_else(|| Path::new(".")))?;
-    let index = Index::load(session)?;
-    let node = image(session, &index, backup, snapshot)?;
-    device(session, &index, &node, scratch.path(), true)?;
+    let node = image(session, index, backup, snapshot)?;
+    device(session, index, &node, scratch.path(), true)?;
     scratch.copy_out(&inner, path)
 }
 

@@ -11,14 +11,12 @@ use rustic_core::repofile::SnapshotFile;
 use crate::adopt::adopt;
 use crate::catalog;
 use crate::failure::{Result, internal};
-use crate::index::Index;
 use crate::lock::Mode;
 use crate::repository::Session;
 
 /// Makes a backup.
 pub(crate) fn create(session: &Session, create: &Create) -> Result<Created> {
-    let lock = session.lock(Mode::Shared)?;
-    let mut index = Index::load(session)?;
+    let (lock, mut index) = session.lock_and_load(Mode::Shared)?;
     let resumed = adopt(session, &lock, &mut index)?;
     let saved = match &create.source {
         Source::Tree { path } => {
@@ -36,7 +34,7 @@ pub(crate) fn create(session: &Session, create: &Create) -> Result<Created> {
                 size: *size,
                 changed: changed.as_deref(),
             };
-            block::save(session, create, &device, index)?
+            block::save(session, create, &device, &index)?
         }
     };
     lock.held()?;

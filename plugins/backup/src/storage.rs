@@ -7,6 +7,8 @@ mod directory;
 mod remote;
 mod url;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use drover_backup_protocol::Repository;
 
@@ -38,6 +40,12 @@ pub(crate) trait Storage: Send + Sync + std::fmt::Debug {
 
     /// The size of a file; `None` when it is not there.
     fn size(&self, path: &str) -> Result<Option<u64>>;
+
+    /// How long a file may be there before every process finds it in a list.
+    fn listing_delay(&self) -> Duration {
+        // What restic waits between two looks at the locks.
+        Duration::from_millis(200)
+    }
 
     /// Makes what has to be there before the first file is written.
     fn create(&self) -> Result<()>;

@@ -4,19 +4,19 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use drover_backup_protocol::{BLOCK_CHUNK, FailureKind, Phase, Restored, Selector, Source, Unit};
+use drover_backup_protocol::{FailureKind, Phase, Restored, Selector, Source, Unit};
 use rustic_core::Id;
 use rustic_core::repofile::{Node, NodeType};
 
 use crate::catalog;
-use crate::chunks;
-use crate::failure::{Result, failure, internal, unreadable};
+use crate::failure::{Result, failure, unreadable};
+use crate::fetch::{self, Wanted};
 use crate::index::Index;
 use crate::lock::Mode;
+use crate::node::{find, mode};
 use crate::repository::Session;
 use crate::restore::image;
 
@@ -26,9 +26,8 @@ pub(crate) fn verify(
     selector: &Selector,
     against: Option<&Source>,
 ) -> Result<Restored> {
-    let lock = session.lock(Mode::Shared)?;
+    let (lock, index) = session.lock_and_load(Mode::Shared)?;
     let (backup, snapshot) = catalog::select(session, selector)?;
-    let index = Index::load(session)?;
     session
         .reporter
         .begin(Phase::Verifying, Unit::Bytes, Some(backup.size));
@@ -45,7 +44,7 @@ pub(crate) fn verify(
         }
         None => {
             let mut walk = Walk::new(session, &index);
-            walk.tree(&snapshot.tree, Path::new("/"), None)?;
+            walk.alone(&snapshot.tree)?;
             (walk.files, walk.bytes)
         }
         Some(Source::Tree { path }) if !backup.block => {
@@ -90,27 +89,45 @@ fn device(
             Some((file, path))
         }
     };
-    chunks::each(session, index, node, |number, content| {
+    let (wanted, _) = fetch::content(index, node, |begin| begin)?;
+    fetch::each(session, index, wanted, |content, places| {
         let Some((file, path)) = &file else {
             return Ok(());
         };
         let mut original = vec![0; content.len()];
-        file.read_exact_at(&mut original, number * BLOCK_CHUNK)
-            .map_err(|error| unreadable(path, &error))?;
-        if original == content {
-            return Ok(());
+        for place in places {
+            let begin = place.target;
+            file.read_exact_at(&mut original, begin)
+                .map_err(|error| unreadable(path, &error))?;
+            if original != content {
+                let what = format!("within the {} bytes at {begin}", content.len());
+                return Err(differs(path, &what));
+            }
         }
-        let begin = number * BLOCK_CHUNK;
-        let what = format!("within the {} bytes at {begin}", content.len());
-        Err(differs(path, &what))
+        Ok(())
     })?;
     Ok((1, node.meta.size))
+}
+
+/// Parts of files are read when so many are waiting for it.
+const PARTS: usize = 32_768;
+
+/// A part of a file.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Which of the files that are waiting it is compared with.
+    file: Option<usize>,
+    /// Where in it.
+    begin: u64,
 }
 
 /// Goes through a tree.
 struct Walk<'a> {
     session: &'a Session,
     index: &'a Index,
+    /// Files that are to be compared with what is read of them.
+    paths: Vec<PathBuf>,
+    wanted: Vec<Wanted<Place>>,
     files: u64,
     bytes: u64,
 }
@@ -120,6 +137,8 @@ impl<'a> Walk<'a> {
         Self {
             session,
             index,
+            paths: Vec::new(),
+            wanted: Vec::new(),
             files: 0,
             bytes: 0,
         }
@@ -127,26 +146,25 @@ impl<'a> Walk<'a> {
 
     /// The tree of a volume, compared with a directory.
     fn volume(&mut self, root: &Id, volume: &str, path: &Path) -> Result<()> {
-        let (files, codec) = (&self.session.files, &self.session.codec);
-        let tree = self.index.read_tree(files, codec, root)?;
-        let found = tree.nodes.into_iter().find(|node| node.name == volume);
-        let Some(node) = found else {
-            return Err(failure(
-                FailureKind::Damaged,
-                format!("the snapshot has no directory `{volume}`"),
-            ));
-        };
-        self.node(&node, path, true)
+        let node = find(self.session, self.index, root, Path::new(volume))?;
+        self.node(&node, path, true)?;
+        self.read()
     }
 
-    fn tree(&mut self, id: &Id, path: &Path, against: Option<&Path>) -> Result<()> {
+    /// A tree, compared with nothing.
+    fn alone(&mut self, root: &Id) -> Result<()> {
+        self.tree(root, Path::new("/"), false)?;
+        self.read()
+    }
+
+    fn tree(&mut self, id: &Id, path: &Path, compare: bool) -> Result<()> {
         let (files, codec) = (&self.session.files, &self.session.codec);
         let tree = self.index.read_tree(files, codec, id)?;
-        if let Some(folder) = against {
-            same_names(folder, &tree.nodes)?;
+        if compare {
+            same_names(path, &tree.nodes)?;
         }
         for node in &tree.nodes {
-            self.node(node, &path.join(node.name()), against.is_some())?;
+            self.node(node, &path.join(node.name()), compare)?;
         }
         Ok(())
     }
@@ -156,30 +174,45 @@ impl<'a> Walk<'a> {
             same_metadata(node, path)?;
         }
         if let Some(subtree) = &node.subtree {
-            return self.tree(subtree, path, compare.then_some(path));
+            return self.tree(subtree, path, compare);
         }
         self.files += 1;
-        let mut original = match (compare, &node.node_type) {
-            (true, NodeType::File) => {
-                Some(File::open(path).map_err(|error| unreadable(path, &error))?)
+        let file = (compare && node.is_file()).then_some(self.paths.len());
+        let parts = fetch::content(self.index, node, |begin| Place { file, begin })?;
+        let (mut parts, length) = parts;
+        if file.is_some() {
+            if length != node.meta.size {
+                return Err(differs(path, "has other content"));
             }
-            _ => None,
-        };
-        for id in node.content.as_deref().unwrap_or_default() {
-            let (files, codec) = (&self.session.files, &self.session.codec);
-            let content = self.index.read_data(files, codec, id)?;
-            if let Some(file) = &mut original {
-                let mut same = vec![0; content.len()];
-                let read = file.read_exact(&mut same);
+            self.paths.push(path.to_path_buf());
+        }
+        self.bytes += length;
+        self.wanted.append(&mut parts);
+        if self.wanted.len() < PARTS {
+            return Ok(());
+        }
+        self.read()
+    }
+
+    /// Reads what is waiting for it.
+    fn read(&mut self) -> Result<()> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let paths = std::mem::take(&mut self.paths);
+        fetch::each(self.session, self.index, wanted, |content, places| {
+            let mut same = vec![0; content.len()];
+            for place in places {
+                let Place { file, begin } = place.target;
+                let Some(path) = file.and_then(|file| paths.get(file)) else {
+                    continue;
+                };
+                let original = File::open(path).map_err(|error| unreadable(path, &error))?;
+                let read = original.read_exact_at(&mut same, begin);
                 if read.is_err() || same != content {
                     return Err(differs(path, "has other content"));
                 }
             }
-            let length = u64::try_from(content.len()).map_err(internal)?;
-            self.bytes += length;
-            self.session.reporter.advance(length);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -226,8 +259,7 @@ fn same_metadata(node: &Node, path: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    let bits = |mode: u32| mode & 0o777;
-    if meta.mode.map(bits) != Some(bits(found.mode())) {
+    if mode(node) != Some(found.mode() & 0o7777) {
         return Err(differs(path, "has another mode"));
     }
     Ok(())

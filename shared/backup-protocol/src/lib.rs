@@ -26,6 +26,3 @@ pub use request::{
     ByteRange, Create, Keep, Operation, Repository, Request, Restore, Selector, Source, Target,
 };
 pub use schedule::{KeepError, SelectorError};
-
-/// The size of a chunk of a block device in a repository, bytes. A multiple of every thin pool's block size in use.
-pub const BLOCK_CHUNK: u64 = 4 << 20;

@@ -1,21 +1,22 @@
-//! A block device as a backup: one file, in chunks of [`BLOCK_CHUNK`], of which those that have not changed are taken
-//! from the parent without being read.
+//! A block device as a backup: one file, in chunks of one length, of which those that have not changed are taken from
+//! the parent without being read.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use drover_backup_protocol::{BLOCK_CHUNK, ByteRange, Create, FailureKind, Phase, Unit};
+use drover_backup_protocol::{ByteRange, Create, FailureKind, Phase, Unit};
 use rustic_core::jiff::Timestamp;
-use rustic_core::repofile::{Metadata, Node, NodeType, SnapshotSummary, Tree};
+use rustic_core::repofile::{Metadata, Node, NodeType, SnapshotFile, SnapshotSummary, Tree};
 use rustic_core::{DataId, Id};
 
 use super::Saved;
-use super::writer::{Chunk, Writer, put_tree};
+use super::writer::{Chunk, Writer};
 use crate::catalog;
 use crate::codec::hash;
 use crate::failure::{Result, failure, internal, unreadable};
 use crate::index::Index;
+use crate::layout::Layout;
 use crate::repository::Session;
 
 /// What is backed up.
@@ -35,6 +36,15 @@ struct Parent {
     id: String,
     content: Vec<Id>,
     size: u64,
+    layout: Layout,
+}
+
+/// What is read, and what is known.
+#[derive(Debug)]
+struct Plan {
+    layout: Layout,
+    /// Chunk by chunk.
+    origins: Vec<Origin>,
 }
 
 /// Where a chunk comes from.
@@ -53,53 +63,81 @@ pub(super) fn save(
     session: &Session,
     create: &Create,
     device: &Device<'_>,
-    index: Index,
+    index: &Index,
 ) -> Result<Saved> {
     let file = File::open(device.path).map_err(|error| unreadable(device.path, &error))?;
     let parent = match &create.parent {
-        Some(id) => parent(session, create, &index, id)?,
+        Some(id) => named_parent(session, create, index, id)?,
         None => None,
     };
-    let plan = plan(device, create.parent.is_some(), parent.as_ref(), &index)?;
-    let to_read: u64 = (0..)
-        .zip(&plan)
-        .filter(|(_, origin)| **origin == Origin::Read)
-        .map(|(number, _)| length_of(number, device.size))
-        .sum();
+    let parent = parent.filter(|parent| parent.layout.fits(device.size));
+    let layout = match &parent {
+        Some(parent) => parent.layout,
+        None => last_layout(session, create, index)?
+            .filter(|layout| layout.fits(device.size))
+            .unwrap_or_else(|| Layout::of_new(device.size)),
+    };
+    let plan = Plan {
+        layout,
+        origins: origins(
+            device,
+            layout,
+            create.parent.is_some(),
+            parent.as_ref(),
+            index,
+        )?,
+    };
+    let to_read = plan.to_read(device.size);
     session
         .reporter
         .begin(Phase::Saving, Unit::Bytes, Some(to_read));
-    let mut ids: Vec<Id> = plan.iter().map(|origin| origin.known()).collect();
-    let written = std::thread::scope(|scope| -> Result<_> {
-        let writer = Writer::start(scope, session, &index)?;
+    let (tree, new) = std::thread::scope(|scope| -> Result<_> {
+        let mut writer = Writer::start(scope, session, index)?;
         let fed = feed(&file, device, &plan, &writer);
-        let written = writer.finish()?;
-        fed.map(|()| written)
+        let written = writer.written()?;
+        fed?;
+        let tree = tree(create, device, plan.ids(written.ids))?;
+        let id = writer.put_tree(&tree)?;
+        writer.finish()?;
+        Ok((id, written.new))
     })?;
-    let mut zeros = None;
-    for (number, id) in written.ids {
-        match ids.get_mut(number) {
-            Some(place) => *place = id,
-            None => zeros = Some(id),
-        }
-    }
-    if let Some(zeros) = zeros {
-        for (place, origin) in ids.iter_mut().zip(&plan) {
-            if *origin == Origin::Zeros {
-                *place = zeros;
-            }
-        }
-    }
     let mut snapshot = catalog::snapshot(create, device.size)?;
-    let tree = tree(create, device, ids)?;
-    snapshot.tree = put_tree(session, &index, &tree)?.into();
-    snapshot.summary = Some(summary(device, to_read, written.new));
+    snapshot.tree = tree.into();
+    snapshot.summary = Some(summary(device, to_read, new));
     Ok(Saved {
         snapshot,
         parent: parent.map(|parent| parent.id),
         read: to_read,
-        new: written.new,
+        new,
     })
+}
+
+impl Plan {
+    /// How many bytes are read.
+    fn to_read(&self, size: u64) -> u64 {
+        let all = (0..).zip(&self.origins);
+        let read = all.filter(|(_, origin)| **origin == Origin::Read);
+        read.map(|(number, _)| self.layout.length_of(number, size))
+            .sum()
+    }
+
+    /// The ids of all chunks, with those of the chunks that were written.
+    fn ids(&self, written: Vec<(usize, Id)>) -> Vec<Id> {
+        let mut ids: Vec<Id> = self.origins.iter().map(|origin| origin.known()).collect();
+        let mut zeros = Id::default();
+        for (number, id) in written {
+            match ids.get_mut(number) {
+                Some(place) => *place = id,
+                None => zeros = id,
+            }
+        }
+        for (place, origin) in ids.iter_mut().zip(&self.origins) {
+            if *origin == Origin::Zeros {
+                *place = zeros;
+            }
+        }
+        ids
+    }
 }
 
 fn summary(device: &Device<'_>, read: u64, new: u64) -> SnapshotSummary {
@@ -121,21 +159,28 @@ impl Origin {
     }
 }
 
-/// The length of a chunk of a device.
-fn length_of(number: u64, size: u64) -> u64 {
-    size.saturating_sub(number.saturating_mul(BLOCK_CHUNK))
-        .min(BLOCK_CHUNK)
-}
-
 /// The parent's content; `None` when it is not there any more or is no image of ours.
-fn parent(session: &Session, create: &Create, index: &Index, id: &str) -> Result<Option<Parent>> {
-    let snapshots = session.snapshots()?;
-    let Some(snapshot) = snapshots.iter().find(|one| catalog::text_of(&one.id) == id) else {
+fn named_parent(
+    session: &Session,
+    create: &Create,
+    index: &Index,
+    id: &str,
+) -> Result<Option<Parent>> {
+    let Some(snapshot) = session.snapshot(id)? else {
         session.reporter.warn(format!(
             "the backup `{id}`, which this one counts from, is gone: everything is read"
         ));
         return Ok(None);
     };
+    parent(session, create, index, &snapshot)
+}
+
+fn parent(
+    session: &Session,
+    create: &Create,
+    index: &Index,
+    snapshot: &SnapshotFile,
+) -> Result<Option<Parent>> {
     let is_block = catalog::backup(snapshot).is_some_and(|backup| backup.block);
     if !is_block || !index.has_tree(&snapshot.tree) {
         return Ok(None);
@@ -145,29 +190,41 @@ fn parent(session: &Session, create: &Create, index: &Index, id: &str) -> Result
     let Some(node) = tree.nodes.into_iter().find(|node| node.name == name) else {
         return Ok(None);
     };
-    let content: Vec<Id> = node
-        .content
-        .unwrap_or_default()
-        .iter()
-        .map(|id| **id)
-        .collect();
+    let content = node.content.unwrap_or_default();
+    let content: Vec<Id> = content.iter().map(|id| **id).collect();
     let size = node.meta.size;
-    let whole = u64::try_from(content.len()).is_ok_and(|len| len == size.div_ceil(BLOCK_CHUNK));
-    Ok(whole.then(|| Parent {
-        id: id.to_owned(),
-        content,
-        size,
-    }))
+    Ok(
+        Layout::of_backup(&content, size, index).map(|layout| Parent {
+            id: catalog::text_of(&snapshot.id),
+            content,
+            size,
+            layout,
+        }),
+    )
+}
+
+/// The layout of the volume's last backup: with another, nothing of what was sent would be found again.
+fn last_layout(session: &Session, create: &Create, index: &Index) -> Result<Option<Layout>> {
+    let snapshots = session.snapshots()?;
+    let of_volume = |snapshot: &&SnapshotFile| {
+        catalog::backup(snapshot)
+            .is_some_and(|backup| backup.block && backup.volume == create.volume)
+    };
+    match snapshots.iter().rev().find(of_volume) {
+        Some(last) => Ok(parent(session, create, index, last)?.map(|last| last.layout)),
+        None => Ok(None),
+    }
 }
 
 /// Where each chunk comes from.
-fn plan(
+fn origins(
     device: &Device<'_>,
+    layout: Layout,
     counts_from_parent: bool,
     parent: Option<&Parent>,
     index: &Index,
 ) -> Result<Vec<Origin>> {
-    let chunks = usize::try_from(device.size.div_ceil(BLOCK_CHUNK)).map_err(internal)?;
+    let chunks = usize::try_from(layout.chunks(device.size)).map_err(internal)?;
     // Ranges that count from a parent which is not there tell nothing.
     let usable = device
         .changed
@@ -175,8 +232,8 @@ fn plan(
     let Some(changed) = usable else {
         return Ok(vec![Origin::Read; chunks]);
     };
-    let mut plan: Vec<Origin> = (0..chunks)
-        .map(|number| unchanged(number, device.size, parent, index))
+    let mut origins: Vec<Origin> = (0..chunks)
+        .map(|number| unchanged(number, device.size, layout, parent, index))
         .collect();
     for range in changed {
         let end = range
@@ -196,28 +253,34 @@ fn plan(
         if range.length == 0 {
             continue;
         }
-        let first = usize::try_from(range.offset / BLOCK_CHUNK).map_err(internal)?;
-        let last = usize::try_from((end - 1) / BLOCK_CHUNK).map_err(internal)?;
-        if let Some(touched) = plan.get_mut(first..=last) {
+        let first = usize::try_from(range.offset / layout.length()).map_err(internal)?;
+        let last = usize::try_from((end - 1) / layout.length()).map_err(internal)?;
+        if let Some(touched) = origins.get_mut(first..=last) {
             touched.fill(Origin::Read);
         }
     }
-    Ok(plan)
+    Ok(origins)
 }
 
-fn unchanged(number: usize, size: u64, parent: Option<&Parent>, index: &Index) -> Origin {
+fn unchanged(
+    number: usize,
+    size: u64,
+    layout: Layout,
+    parent: Option<&Parent>,
+    index: &Index,
+) -> Origin {
     let position = u64::try_from(number).unwrap_or(u64::MAX);
-    let length = length_of(position, size);
+    let length = layout.length_of(position, size);
     let Some(parent) = parent else {
         // The last chunk, when it is shorter, is read: its zeros are other zeros.
-        return if length == BLOCK_CHUNK {
+        return if length == layout.length() {
             Origin::Zeros
         } else {
             Origin::Read
         };
     };
     match parent.content.get(number) {
-        Some(id) if length_of(position, parent.size) == length && index.has_data(id) => {
+        Some(id) if layout.length_of(position, parent.size) == length && index.has_data(id) => {
             Origin::Parent(*id)
         }
         _ => Origin::Read,
@@ -225,24 +288,25 @@ fn unchanged(number: usize, size: u64, parent: Option<&Parent>, index: &Index) -
 }
 
 /// Reads what is to be read.
-fn feed(file: &File, device: &Device<'_>, plan: &[Origin], writer: &Writer<'_>) -> Result<()> {
-    for (number, origin) in plan.iter().enumerate() {
+fn feed(file: &File, device: &Device<'_>, plan: &Plan, writer: &Writer<'_>) -> Result<()> {
+    let layout = plan.layout;
+    for (number, origin) in plan.origins.iter().enumerate() {
         if *origin != Origin::Read {
             continue;
         }
         let position = u64::try_from(number).map_err(internal)?;
-        let length = usize::try_from(length_of(position, device.size)).map_err(internal)?;
-        let mut content = vec![0; length];
-        file.read_exact_at(&mut content, position * BLOCK_CHUNK)
+        let length = layout.length_of(position, device.size);
+        let mut content = vec![0; usize::try_from(length).map_err(internal)?];
+        file.read_exact_at(&mut content, layout.begin(position))
             .map_err(|error| unreadable(device.path, &error))?;
         if !writer.put(Chunk { number, content }) {
             return Ok(());
         }
     }
-    if plan.contains(&Origin::Zeros) {
+    if plan.origins.contains(&Origin::Zeros) {
         // One chunk of zeros stands for all; its number is that of none.
-        let number = plan.len();
-        let content = vec![0; usize::try_from(BLOCK_CHUNK).map_err(internal)?];
+        let number = plan.origins.len();
+        let content = vec![0; usize::try_from(layout.length()).map_err(internal)?];
         writer.put(Chunk { number, content });
     }
     Ok(())
@@ -279,6 +343,8 @@ fn tree(create: &Create, device: &Device<'_>, content: Vec<Id>) -> Result<Vec<u8
 mod tests {
     use super::*;
 
+    const CHUNK: u64 = 512 << 10;
+
     fn device(size: u64, changed: Option<&[ByteRange]>) -> Device<'_> {
         Device {
             path: Path::new("/dev/x"),
@@ -287,33 +353,25 @@ mod tests {
         }
     }
 
+    fn planned(device: &Device<'_>, counts: bool, parent: Option<&Parent>) -> Result<Vec<Origin>> {
+        let layout = Layout::of_new(device.size);
+        origins(device, layout, counts, parent, &Index::default())
+    }
+
     #[test]
     fn what_was_never_written_is_zeros() {
         let changed = [ByteRange {
-            offset: BLOCK_CHUNK - 1,
+            offset: CHUNK - 1,
             length: 2,
         }];
-        let size = BLOCK_CHUNK * 4 + 1;
-        let plan = plan(
-            &device(size, Some(&changed)),
-            false,
-            None,
-            &Index::default(),
-        )
-        .unwrap();
+        let plan = planned(&device(CHUNK * 4 + 1, Some(&changed)), false, None).unwrap();
         use Origin::{Read, Zeros};
         assert_eq!(plan, [Read, Read, Zeros, Zeros, Read]);
     }
 
     #[test]
     fn ranges_that_count_from_a_parent_that_is_gone_are_not_used() {
-        let plan = plan(
-            &device(BLOCK_CHUNK, Some(&[])),
-            true,
-            None,
-            &Index::default(),
-        )
-        .unwrap();
+        let plan = planned(&device(CHUNK, Some(&[])), true, None).unwrap();
         assert_eq!(plan, [Origin::Read]);
     }
 
@@ -321,10 +379,9 @@ mod tests {
     fn a_range_past_the_end_is_refused() {
         let changed = [ByteRange {
             offset: 1,
-            length: BLOCK_CHUNK,
+            length: CHUNK,
         }];
-        let device = device(BLOCK_CHUNK, Some(&changed));
-        let failed = plan(&device, false, None, &Index::default()).unwrap_err();
+        let failed = planned(&device(CHUNK, Some(&changed)), false, None).unwrap_err();
         assert_eq!(failed.kind, FailureKind::InvalidInput);
     }
 
@@ -333,10 +390,10 @@ mod tests {
         let parent = Parent {
             id: String::new(),
             content: vec![Id::new([1; 32])],
-            size: BLOCK_CHUNK,
+            size: CHUNK,
+            layout: Layout::of_new(CHUNK),
         };
-        let device = device(BLOCK_CHUNK, Some(&[]));
-        let plan = plan(&device, true, Some(&parent), &Index::default()).unwrap();
+        let plan = planned(&device(CHUNK, Some(&[])), true, Some(&parent)).unwrap();
         assert_eq!(plan, [Origin::Read]);
     }
 }

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -21,17 +21,16 @@ use rustic_core::{
 use super::Saved;
 use crate::catalog;
 use crate::failure::{Result, failure, internal, told, unreadable};
+use crate::faults::Faults;
+use crate::node::directory_mode;
 use crate::repository::Session;
-
-/// So many things that could not be read are named; the rest is counted.
-const NAMED: usize = 20;
 
 /// Saves a directory, but for the snapshot.
 pub(super) fn save(session: &Session, create: &Create, path: &Path) -> Result<Saved> {
     let root = root(create, path)?;
     session.reporter.begin(Phase::Saving, Unit::Bytes, None);
     let source = Source::new(path, root)?;
-    let faults = Arc::clone(&source.faults);
+    let faults = source.faults.clone();
     let read = Arc::clone(&source.read);
     let parent = parent(session, create)?;
     let parents = ParentOptions::default()
@@ -69,19 +68,10 @@ pub(super) fn save(session: &Session, create: &Create, path: &Path) -> Result<Sa
 
 /// Tells what could not be read. A backup without some files is better than none, unless it has none at all.
 fn tell(session: &Session, faults: &Faults, path: &Path) -> Result<()> {
-    let faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
-    for fault in faults.iter().take(NAMED) {
-        session.reporter.warn(fault.clone());
-    }
-    if faults.len() > NAMED {
-        let more = faults.len() - NAMED;
-        session.reporter.warn(format!(
-            "{more} more could not be read beneath `{}`",
-            path.display()
-        ));
-    }
+    let told = format!("could not be read beneath `{}`", path.display());
+    faults.tell(&session.reporter, &told);
     match faults.first() {
-        Some(first) if path.read_dir().is_err() => Err(failure(FailureKind::Source, first.clone())),
+        Some(first) if path.read_dir().is_err() => Err(failure(FailureKind::Source, first)),
         _ => Ok(()),
     }
 }
@@ -107,12 +97,16 @@ fn root(create: &Create, path: &Path) -> Result<Node> {
     }
     // A directory of which nothing can be listed is not backed up as an empty one.
     path.read_dir().map_err(unread)?;
-    let time = |seconds| Timestamp::from_second(seconds).map_err(internal);
+    let time = |seconds, nanoseconds: i64| {
+        let nanoseconds = i32::try_from(nanoseconds).map_err(internal)?;
+        Timestamp::new(seconds, nanoseconds).map_err(internal)
+    };
+    let mtime = time(found.mtime(), found.mtime_nsec())?;
     let mut meta = Metadata {
-        mode: Some(found.mode()),
-        mtime: Some(time(found.mtime())?),
-        atime: Some(time(found.mtime())?),
-        ctime: Some(time(found.ctime())?),
+        mode: Some(directory_mode(found.mode())),
+        mtime: Some(mtime),
+        atime: Some(mtime),
+        ctime: Some(time(found.ctime(), found.ctime_nsec())?),
         uid: Some(found.uid()),
         gid: Some(found.gid()),
         inode: found.ino(),
@@ -129,15 +123,6 @@ fn root(create: &Create, path: &Path) -> Result<Node> {
         meta.extended_attributes.push(attribute);
     }
     Ok(Node::new_node(create.volume.as_ref(), NodeType::Dir, meta))
-}
-
-type Faults = Arc<Mutex<Vec<String>>>;
-
-fn note(faults: &Faults, fault: String) {
-    faults
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(fault);
 }
 
 /// A directory, its own entry first.
@@ -182,7 +167,7 @@ impl ReadSource for Source {
                     .entries()
                     .map(|entry| entry.map(|entry| (entry.path, entry.node))),
             ),
-            faults: Arc::clone(&self.faults),
+            faults: self.faults.clone(),
             read: Arc::clone(&self.read),
         }
     }
@@ -205,13 +190,13 @@ impl Iterator for Entries {
             None => loop {
                 match self.beneath.next()? {
                     Ok(found) => break found,
-                    Err(error) => note(&self.faults, told(&error)),
+                    Err(error) => self.faults.note(told(&error)),
                 }
             },
         };
         let open = Some(Opening {
             path: path.clone(),
-            faults: Arc::clone(&self.faults),
+            faults: self.faults.clone(),
             read: Arc::clone(&self.read),
         });
         Some(Ok(ReadSourceEntry { path, node, open }))
@@ -233,7 +218,7 @@ impl ReadSourceOpen for Opening {
             Ok(file) => Ok(Reading { file, opened: self }),
             Err(error) => {
                 let fault = unreadable(&self.path, &error).message;
-                note(&self.faults, fault.clone());
+                self.faults.note(fault.clone());
                 let fault = fault.replace(['{', '}'], "");
                 Err(rustic_core::RusticError::new(
                     rustic_core::ErrorKind::InputOutput,
@@ -259,10 +244,10 @@ impl Read for Reading {
                 self.opened.read.fetch_add(count, Ordering::Relaxed);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => note(
-                &self.opened.faults,
-                unreadable(&self.opened.path, error).message,
-            ),
+            Err(error) => {
+                let fault = unreadable(&self.opened.path, error).message;
+                self.opened.faults.note(fault);
+            }
         }
         read
     }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! reader --chunks--> sealers (one a processor) --blobs--> packer --packs--> uploaders --entries--> index file
+//!                                          tree --blob-->
 //! ```
 
 use std::collections::HashSet;
@@ -55,12 +56,16 @@ struct Shared<'a> {
     written: Mutex<Written>,
 }
 
-/// Takes chunks until it is finished.
+/// Takes chunks, then the tree that lists them, until it is finished.
 pub(super) struct Writer<'scope> {
-    chunks: SyncSender<Chunk>,
-    threads: Vec<ScopedJoinHandle<'scope, Result<()>>>,
+    chunks: Option<SyncSender<Chunk>>,
+    blobs: SyncSender<Sealed>,
+    sealers: Vec<Thread<'scope>>,
+    threads: Vec<Thread<'scope>>,
     shared: Arc<Shared<'scope>>,
 }
+
+type Thread<'scope> = ScopedJoinHandle<'scope, Result<()>>;
 
 impl<'scope> Writer<'scope> {
     /// Starts the threads of a writer.
@@ -76,17 +81,17 @@ impl<'scope> Writer<'scope> {
             written: Mutex::default(),
         });
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let sealers = processors.min(4);
-        let (chunks, taken) = sync_channel(sealers);
+        let processors = processors.min(4);
+        let (chunks, taken) = sync_channel(processors);
         let (blobs, sealed) = sync_channel(1);
         let (packs, closed) = sync_channel(1);
         let (entries, indexed) = sync_channel(UPLOADS);
         let taken = Arc::new(Mutex::new(taken));
         let closed = Arc::new(Mutex::new(closed));
-        let mut threads = Vec::new();
-        for _ in 0..sealers {
+        let (mut sealers, mut threads) = (Vec::new(), Vec::new());
+        for _ in 0..processors {
             let (shared, taken, blobs) = (Arc::clone(&shared), Arc::clone(&taken), blobs.clone());
-            threads.push(scope.spawn(move || seal(&shared, &taken, &blobs)));
+            sealers.push(scope.spawn(move || seal(&shared, &taken, &blobs)));
         }
         threads.push(scope.spawn(move || pack(session, &sealed, &packs)));
         for _ in 0..UPLOADS {
@@ -95,7 +100,9 @@ impl<'scope> Writer<'scope> {
         }
         threads.push(scope.spawn(move || index_packs(session, &indexed)));
         Ok(Self {
-            chunks,
+            chunks: Some(chunks),
+            blobs,
+            sealers,
             threads,
             shared,
         })
@@ -103,44 +110,54 @@ impl<'scope> Writer<'scope> {
 
     /// Hands a chunk over; `false` when the threads have failed and `finish` tells why.
     pub(super) fn put(&self, chunk: Chunk) -> bool {
-        self.chunks.send(chunk).is_ok()
+        let chunks = self.chunks.as_ref();
+        chunks.is_some_and(|chunks| chunks.send(chunk).is_ok())
+    }
+
+    /// Waits until all chunks are hashed; no more are taken.
+    pub(super) fn written(&mut self) -> Result<Written> {
+        self.chunks = None;
+        joined(self.sealers.drain(..))?;
+        Ok(std::mem::take(&mut lock(&self.shared.written)))
+    }
+
+    /// Hands a tree over; gives its id.
+    pub(super) fn put_tree(&self, json: &[u8]) -> Result<Id> {
+        let id = hash(json);
+        if self.shared.index.has_tree(&id) {
+            return Ok(id);
+        }
+        let tree = Sealed {
+            id,
+            kind: BlobType::Tree,
+            plain: u32::try_from(json.len()).map_err(internal)?,
+            bytes: Sealer::new(self.shared.session.codec.clone())?
+                .seal(json)?
+                .into(),
+        };
+        match self.blobs.send(tree) {
+            // When nobody takes it, `finish` hears from those who should have.
+            Ok(()) | Err(_) => Ok(id),
+        }
     }
 
     /// Waits until everything is in the repository.
-    pub(super) fn finish(self) -> Result<Written> {
-        drop(self.chunks);
-        let mut first = Ok(());
-        for thread in self.threads {
-            let ended = thread
-                .join()
-                .unwrap_or_else(|_| Err(internal("a thread panicked")));
-            first = first.and(ended);
-        }
-        first?;
-        Ok(std::mem::take(&mut lock(&self.shared.written)))
+    pub(super) fn finish(self) -> Result<()> {
+        drop((self.chunks, self.blobs));
+        joined(self.sealers.into_iter().chain(self.threads))
     }
 }
 
-/// Writes one tree; gives its id.
-pub(super) fn put_tree(session: &Session, index: &Index, json: &[u8]) -> Result<Id> {
-    let id = hash(json);
-    if index.has_tree(&id) {
-        return Ok(id);
+/// Waits for threads; tells what befell the first that failed.
+fn joined<'scope>(threads: impl Iterator<Item = Thread<'scope>>) -> Result<()> {
+    let mut first = Ok(());
+    for thread in threads {
+        let ended = thread
+            .join()
+            .unwrap_or_else(|_| Err(internal("a thread panicked")));
+        first = first.and(ended);
     }
-    let mut filling = Filling::default();
-    filling.add(Sealed {
-        id,
-        kind: BlobType::Tree,
-        plain: u32::try_from(json.len()).map_err(internal)?,
-        bytes: Sealer::new(session.codec.clone())?.seal(json)?.into(),
-    })?;
-    let pack = filling.close(&session.codec)?;
-    let file = IndexFile {
-        packs: vec![write(session, pack)?],
-        ..IndexFile::default()
-    };
-    adopt::save(session, &file)?;
-    Ok(id)
+    first
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -183,27 +200,31 @@ fn seal(
     Ok(())
 }
 
-/// Fills packs.
+/// Fills packs: data and trees are not in the same ones.
 fn pack(session: &Session, blobs: &Receiver<Sealed>, packs: &SyncSender<Pack>) -> Result<()> {
     let full = u32::try_from(PACK_SIZE).map_err(internal)?;
-    let mut filling = Filling::default();
+    let (mut data, mut trees) = (Filling::default(), Filling::default());
     for sealed in blobs {
+        let filling = match sealed.kind {
+            BlobType::Data => &mut data,
+            BlobType::Tree => &mut trees,
+        };
         filling.add(sealed)?;
         if filling.size() >= full
             && packs
-                .send(std::mem::take(&mut filling).close(&session.codec)?)
+                .send(std::mem::take(filling).close(&session.codec)?)
                 .is_err()
         {
             return Ok(());
         }
     }
-    if filling.is_empty() {
-        return Ok(());
+    for filling in [data, trees] {
+        if !filling.is_empty() && packs.send(filling.close(&session.codec)?).is_err() {
+            // When nobody takes it, `finish` hears from those who should have.
+            return Ok(());
+        }
     }
-    match packs.send(filling.close(&session.codec)?) {
-        // When nobody takes it, `finish` hears from those who should have.
-        Ok(()) | Err(_) => Ok(()),
-    }
+    Ok(())
 }
 
 fn upload(

@@ -5,15 +5,29 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use drover_backup_protocol::{Failure, FailureKind};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC,
+    XFS_SUPER_MAGIC, statfs,
+};
 
 use super::Storage;
 use crate::failure::{Result, failure};
 
 /// The folders of a repository.
 const FOLDERS: &[&str] = &["data", "index", "keys", "locks", "snapshots"];
+
+/// File systems of this host alone.
+const LOCAL: &[FsType] = &[
+    BTRFS_SUPER_MAGIC,
+    EXT4_SUPER_MAGIC,
+    OVERLAYFS_SUPER_MAGIC,
+    TMPFS_MAGIC,
+    XFS_SUPER_MAGIC,
+];
 
 /// The repository in a directory.
 #[derive(Debug)]
@@ -185,6 +199,14 @@ impl Storage for Directory {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Self::explain(&path, "looking for", &error)),
+        }
+    }
+
+    fn listing_delay(&self) -> Duration {
+        match statfs(&self.root) {
+            Ok(found) if LOCAL.contains(&found.filesystem_type()) => Duration::ZERO,
+            // It is on another host, or there is none.
+            Ok(_) | Err(_) => Duration::from_millis(200),
         }
     }
 

@@ -6,13 +6,15 @@ use std::path::Path;
 use std::process::Command;
 
 use drover_backup_protocol::{
-    BLOCK_CHUNK, ByteRange, Create, Created, FailureKind, Operation, Outcome, Restore, Source,
-    Target,
+    ByteRange, Create, Created, FailureKind, Operation, Outcome, Restore, Source, Target,
 };
 
 use crate::place::{Place, create, noise};
 
 const SIZE: u64 = 40 << 20;
+
+/// The length of the chunks of a device of this size.
+const CHUNK: u64 = 512 << 10;
 
 fn image(place: &Place) -> std::path::PathBuf {
     let path = place.path("image");
@@ -66,7 +68,7 @@ fn a_device_is_sent_once_and_then_what_has_changed() {
         length: 9 << 20,
     }];
     let first = place.create("disk", source(&path, Some(written)));
-    assert_eq!(first.read, 12 << 20, "three chunks hold what was written");
+    assert_eq!(first.read, 9 << 20, "nothing else was ever written");
     let old = fs::read(&path).unwrap();
     let file = fs::File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"changed", 5 << 20).unwrap();
@@ -75,9 +77,9 @@ fn a_device_is_sent_once_and_then_what_has_changed() {
         length: 65_536,
     }];
     let second = after(&place, &first, source(&path, Some(changed)));
-    assert_eq!(second.read, BLOCK_CHUNK);
+    assert_eq!(second.read, CHUNK);
     assert_eq!(second.parent.as_deref(), Some(first.backup.id.as_str()));
-    assert!(second.sent < 5 << 20, "{second:?}");
+    assert!(second.sent < CHUNK + (100 << 10), "{second:?}");
     let new = fs::read(&path).unwrap();
     assert!(restore(&place, &first.backup.id, "old") == old);
     assert!(restore(&place, "latest", "new") == new);
@@ -107,6 +109,32 @@ fn a_device_that_has_grown_or_lost_its_parent_is_whole() {
     assert_eq!(again.parent, None);
     assert_eq!(again.read, SIZE + 12_345);
     assert!(restore(&place, "latest", "again") == fs::read(&path).unwrap());
+}
+
+#[test]
+fn a_device_keeps_the_length_of_its_chunks() {
+    const GIB: u64 = 1 << 30;
+    let place = Place::new();
+    let path = image(&place);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let range = |offset| {
+        let length = 65_536;
+        Some(vec![ByteRange { offset, length }])
+    };
+    // Large enough for chunks of 1 MiB, and then not any more.
+    file.set_len(17 * GIB).unwrap();
+    let first = place.create("disk", source(&path, range(0)));
+    assert_eq!(first.read, 1 << 20);
+    file.set_len(16 * GIB).unwrap();
+    file.write_all_at(b"changed", GIB).unwrap();
+    let second = after(&place, &first, source(&path, range(GIB)));
+    assert_eq!((second.read, second.new), (1 << 20, 1 << 20));
+    assert_eq!(second.parent, Some(first.backup.id));
+    // Also where nobody says what has changed since.
+    let unrelated = place.create("disk", source(&path, range(GIB)));
+    assert_eq!((unrelated.read, unrelated.new), (1 << 20, 0));
+    let other = place.create("other", source(&path, range(GIB)));
+    assert_eq!(other.read, CHUNK);
 }
 
 #[test]

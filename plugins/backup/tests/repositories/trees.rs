@@ -1,10 +1,13 @@
 //! Trees of files, there and back.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use drover_backup_protocol::{FailureKind, Operation, Outcome, Restore, Selector, Source, Target};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
+use nix::sys::time::TimeSpec;
 
 use crate::place::{Place, noise};
 
@@ -22,8 +25,27 @@ pub(crate) fn volume(path: &Path) {
     xattr::set(path.join("data/base"), "user.note", b"kept").unwrap();
     fs::set_permissions(path.join("data/base"), fs::Permissions::from_mode(0o4711)).unwrap();
     chown(path.join("data/deep"), Some(1234), Some(4321)).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    lchown(path.join("dangling"), Some(1234), Some(4321)).unwrap();
+    fs::set_permissions(path.join("data"), fs::Permissions::from_mode(0o2711)).unwrap();
+    let (readable, none) = (Mode::from_bits_truncate(0o640), Mode::empty());
+    mknod(&path.join("pipe"), SFlag::S_IFIFO, readable, 0).unwrap();
+    mknod(&path.join("null"), SFlag::S_IFCHR, readable, makedev(1, 3)).unwrap();
+    mknod(&path.join("loop"), SFlag::S_IFBLK, none, makedev(7, 99)).unwrap();
+    mknod(&path.join("socket"), SFlag::S_IFSOCK, readable, 0).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o1700)).unwrap();
     chown(path, Some(999), Some(998)).unwrap();
+    // From the leaves to the root: what is made in a directory changes it.
+    for (name, second) in [
+        ("data/base", -5),
+        ("dangling", 1_000_000_000),
+        ("data/deep", 1_000_000_001),
+        ("data", 1_000_000_002),
+        ("", 1_000_000_003),
+    ] {
+        let time = TimeSpec::new(second, 123_456_789);
+        let links = UtimensatFlags::NoFollowSymlink;
+        utimensat(AT_FDCWD, &path.join(name), &time, &time, links).unwrap();
+    }
 }
 
 fn restored(place: &Place, name: &str) -> std::path::PathBuf {
@@ -41,7 +63,37 @@ fn assert_same(path: &Path) {
     let root = meta("");
     assert_eq!(
         (root.mode() & 0o7777, root.uid(), root.gid()),
-        (0o700, 999, 998)
+        (0o1700, 999, 998)
+    );
+    for (name, second) in [
+        ("data/base", -5),
+        ("dangling", 1_000_000_000),
+        ("data/deep", 1_000_000_001),
+        ("data", 1_000_000_002),
+        ("", 1_000_000_003),
+    ] {
+        let found = meta(name);
+        let time = (found.mtime(), found.mtime_nsec());
+        assert_eq!(time, (second, 123_456_789), "{name}");
+    }
+    for (name, kind, device, mode) in [
+        ("pipe", SFlag::S_IFIFO, 0, 0o640),
+        ("null", SFlag::S_IFCHR, makedev(1, 3), 0o640),
+        ("loop", SFlag::S_IFBLK, makedev(7, 99), 0),
+        ("socket", SFlag::S_IFSOCK, 0, 0o640),
+    ] {
+        let found = meta(name);
+        let is = SFlag::from_bits_truncate(found.mode()) & SFlag::S_IFMT;
+        assert_eq!(
+            (is, found.rdev(), found.mode() & 0o7777),
+            (kind, device, mode),
+            "{name}"
+        );
+    }
+    assert_eq!(meta("data").mode() & 0o7777, 0o2711);
+    assert_eq!(
+        (meta("dangling").uid(), meta("dangling").gid()),
+        (1234, 4321)
     );
     assert_eq!(fs::read(path.join("data/base")).unwrap(), noise(1, 300_000));
     assert_eq!(meta("data/base").mode() & 0o7777, 0o4711);
