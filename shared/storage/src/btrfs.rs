@@ -13,20 +13,19 @@
 
 mod instant;
 mod pool;
+mod quota;
 mod request;
+mod subvolume;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use drover_model::{BackendKind, ByteSize};
 use drover_model::{SnapshotId, VolumeId};
-use nix::errno::Errno;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::backend::{
     Abilities, Access, Backend, Object, PoolState, Shape, SnapshotRef, Source, Usage,
@@ -34,6 +33,9 @@ use crate::backend::{
 use crate::error::{Error, Result};
 use crate::mounts;
 use crate::notes::Notes;
+
+use quota::limit_of;
+use subvolume::{entries, open, remove_if_empty, rename, tree_of};
 
 pub(crate) use pool::plain_state;
 pub use pool::{LoopPool, is_btrfs};
@@ -141,154 +143,8 @@ impl Btrfs {
         self.base.join("staging")
     }
 
-    /// A free place in staging: what lies there is removed.
-    fn stage(&self, name: &OsStr) -> Result<PathBuf> {
-        let path = self.staging().join(name);
-        self.clear(&path)?;
-        Ok(path)
-    }
-
-    /// Removes the subvolume at a path, if there is one.
-    fn clear(&self, path: &Path) -> Result<()> {
-        if path.exists() {
-            self.destroy(path)?;
-        }
-        Ok(())
-    }
-
-    /// Makes a volume in staging, sets its limit, and puts it in its place.
-    fn make(
-        &self,
-        volume: &VolumeId,
-        size: Option<ByteSize>,
-        make: impl FnOnce(&File, &OsStr) -> nix::Result<()>,
-    ) -> Result<()> {
-        let place = self.volume_path(volume);
-        if place.exists() {
-            return Ok(());
-        }
-        let name = OsString::from(volume.as_str());
-        let staged = self.stage(&name)?;
-        let folder = open(&self.staging())?;
-        make(&folder, &name).map_err(|errno| self.no_room("make the subvolume", &staged, errno))?;
-        if let Some(size) = size {
-            self.limit(&staged, size)?;
-        }
-        rename(&staged, &place)
-    }
-
-    fn limit(&self, subvolume: &Path, size: ByteSize) -> Result<()> {
-        let root = open(&self.base)?;
-        let tree = tree_of(subvolume)?;
-        let refused = |errno: Errno| Error::system("limit the size of", subvolume)(errno.into());
-        match request::limit(&root, tree, size.bytes()) {
-            // Quotas are off, or have never been on.
-            Err(Errno::ENOTCONN | Errno::EINVAL | Errno::ENOENT) => {
-                request::enable_quotas(&root).map_err(refused)?;
-                request::wait_for_quotas(&root).map_err(refused)?;
-                request::limit(&root, tree, size.bytes()).map_err(refused)
-            }
-            other => other.map_err(refused),
-        }
-    }
-
-    /// A failure, which on a full pool says so.
-    fn no_room(&self, action: &'static str, path: &Path, errno: Errno) -> Error {
-        match errno {
-            Errno::ENOSPC | Errno::EDQUOT => Error::Full(format!(
-                "there is no room left on `{}`",
-                self.place().display()
-            )),
-            Errno::EROFS => Error::Unavailable(format!(
-                "the btrfs at `{}` is read-only: see the kernel's log for the error that made it so",
-                self.base.display()
-            )),
-            other => Error::system(action, path)(other.into()),
-        }
-    }
-
     fn place(&self) -> &Path {
         self.loop_file.as_deref().unwrap_or(&self.base)
-    }
-
-    /// Removes a subvolume, whatever is in it, and its quota group if that goes already.
-    fn destroy(&self, path: &Path) -> Result<()> {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::NotFound(format!("`{}`", path.display())));
-        };
-        let parent = open(folder)?;
-        let tree = tree_of(path)?;
-        match request::destroy(&parent, name) {
-            // Subvolumes of its own, which anybody may make in it.
-            Err(Errno::ENOTEMPTY) => {
-                let failed = |errno: Errno| Error::system("empty", path)(errno.into());
-                request::make_writable(&open(path)?).map_err(failed)?;
-                fs::remove_dir_all(path).map_err(Error::system("empty", path))?;
-            }
-            Err(Errno::ENOENT) => {}
-            other => other.map_err(|errno| Error::system("remove", path)(errno.into()))?,
-        }
-        self.removed.store(true, Ordering::Relaxed);
-        // Newer kernels remove it themselves; it may be counted for a while yet, and then `tidy` comes later.
-        if let Err(errno) = request::forget_quota(&open(&self.base)?, tree) {
-            debug!(tree, %errno, "the quota group stays for now");
-        }
-        Ok(())
-    }
-
-    fn refuse_mounted(&self, object: &Object) -> Result<()> {
-        let path = self.existing(object)?;
-        for mount in mounts::list()? {
-            if mount.file_system == "btrfs"
-                && mount
-                    .root
-                    .ends_with(path.strip_prefix(&self.base).unwrap_or(&path))
-                && mounts::is_same(&mount.at, &path).unwrap_or(false)
-            {
-                return Err(Error::Busy(object.to_string()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Every subvolume of ours, unfinished ones included.
-    fn subvolumes(&self) -> Result<Vec<PathBuf>> {
-        let mut all = entries(&self.base.join("volumes"))?;
-        all.extend(entries(&self.staging())?);
-        for (_, folder) in entries(&self.base.join("snapshots"))? {
-            all.extend(entries(&folder)?);
-        }
-        Ok(all.into_iter().map(|(_, path)| path).collect())
-    }
-
-    /// Quota groups of subvolumes that are gone; they cost time at every commit.
-    fn forget_quotas(&self) -> Result<()> {
-        let root = open(&self.base)?;
-        let failed = |errno: Errno| Error::system("list the quotas of", &self.base)(errno.into());
-        if !request::has_quotas(&root).map_err(failed)? {
-            return Ok(());
-        }
-        let mut used = BTreeSet::new();
-        for path in self.subvolumes()? {
-            used.insert(tree_of(&path)?);
-        }
-        let mut first = 256;
-        loop {
-            let groups = request::groups(&root, first).map_err(failed)?;
-            let Some(last) = groups.last() else {
-                return Ok(());
-            };
-            first = last.tree + 1;
-            // On a file system of somebody else's most groups are not ours, and one that is in use cannot be removed.
-            let gone = groups.iter().filter(|group| {
-                self.loop_file.is_some() && !used.contains(&group.tree) && group.referenced == 0
-            });
-            for group in gone {
-                if let Err(errno) = request::forget_quota(&root, group.tree) {
-                    debug!(tree = group.tree, %errno, "a quota group stays");
-                }
-            }
-        }
     }
 }
 
@@ -505,15 +361,6 @@ impl Backend for Btrfs {
     }
 }
 
-/// The folder of the snapshots of a volume goes with the last of them.
-fn remove_if_empty(folder: &Path) -> Result<()> {
-    match fs::remove_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(Error::system("remove", folder)),
-    }
-}
-
 /// Unmounts the pool; somebody who asks how it is has it open for a moment.
 fn release_soon(base: &Path) -> Result<()> {
     for _ in 0..RELEASE_TRIES {
@@ -523,38 +370,4 @@ fn release_soon(base: &Path) -> Result<()> {
         }
     }
     mounts::release(base)
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(Error::system("open", path))
-}
-
-fn tree_of(path: &Path) -> Result<u64> {
-    let root = open(path)?;
-    request::subvolume(&root)
-        .map(|it| it.tree)
-        .map_err(|errno| Error::system("identify", path)(errno.into()))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(Error::system("put in place", to))
-}
-
-/// The limit of a subvolume; `None` without one.
-fn limit_of(root: &File, path: &Path) -> Result<Option<ByteSize>> {
-    let limit = request::limit_of(root, tree_of(path)?)
-        .map_err(|errno| Error::system("read the limit of", path)(errno.into()))?;
-    Ok(limit.and_then(|bytes| ByteSize::new(bytes).ok()))
-}
-
-/// The names of a directory and their paths.
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let failed = |error: io::Error| Error::system("list", folder)(error);
-    let mut all = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(|error| Error::system("list", folder)(error))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        all.push((name, entry.path()));
-    }
-    Ok(all)
 }

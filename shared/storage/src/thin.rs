@@ -35,7 +35,7 @@ use crate::mounts;
 use file_system::Staged;
 use helper::Helper;
 use lvm::Lvm;
-use name::{INSTANT, OURS, READY, Role};
+use name::{INSTANT, OURS, Role};
 pub use pool::{ThinPlace, find_thin_group, missing_for_thin};
 use state::State;
 
@@ -97,64 +97,6 @@ impl Thin {
             self.rename(&from, &to)?;
         }
         State::read(&self.lvm)
-    }
-
-    fn rename(&self, from: &Role, to: &Role) -> Result<()> {
-        self.lvm
-            .run(&["lvrename", &self.lvm.group, &from.name(), &to.name()])
-            .map(drop)
-    }
-
-    fn device_of(&self, role: &Role) -> PathBuf {
-        name::path(&name::device(&self.lvm.group, &role.name()))
-    }
-
-    fn staging_of(&self, role: &Role) -> PathBuf {
-        self.staging.join(role.name())
-    }
-
-    /// Has the device of a logical volume made.
-    fn activate(&self, role: &Role) -> Result<PathBuf> {
-        // The path of a device that is gone can be left.
-        let device = name::device(&self.lvm.group, &role.name());
-        if self.lvm.status(&device)?.is_none() {
-            self.lvm
-                .run(&["lvchange", "-ay", "-K", &self.lvm.path(&role.name())])?;
-        }
-        Ok(name::path(&device))
-    }
-
-    fn destroy(&self, role: &Role) -> Result<()> {
-        self.lvm
-            .run(&["lvremove", "-f", &self.lvm.path(&role.name())])
-            .map(drop)
-    }
-
-    /// Marks a logical volume as complete.
-    fn finish(&self, role: &Role) -> Result<()> {
-        self.lvm
-            .run(&["lvchange", "--addtag", READY, &self.lvm.path(&role.name())])
-            .map(drop)
-    }
-
-    /// Something half made by the name of what is to be made is removed first.
-    fn clear(&self, state: &State, role: &Role) -> Result<()> {
-        if state.any(role).is_some() {
-            mounts::release(&self.staging_of(role))?;
-            self.destroy(role)?;
-        }
-        Ok(())
-    }
-
-    fn refuse_mounted(&self, object: &Object) -> Result<()> {
-        let role = Role::Object(object.clone());
-        // A kill can have left it.
-        mounts::release(&self.staging_of(&role))?;
-        let device = self.device_of(&role);
-        if mounts::list()?.iter().any(|mount| mount.source == device) {
-            return Err(Error::Busy(object.to_string()));
-        }
-        Ok(())
     }
 }
 

@@ -1,13 +1,16 @@
-//! One logical volume: made, with a file system on it, and grown.
+//! One logical volume: made, with a file system on it, grown, and destroyed.
+
+use std::path::PathBuf;
 
 use drover_model::{ByteSize, FileSystem};
 use tracing::warn;
 
 use super::Thin;
 use super::file_system::{self, Staged};
-use super::name::{OURS, Role};
+use super::name::{self, OURS, READY, Role};
 use super::report::LogicalVolume;
-use crate::backend::{Access, Backend, Shape};
+use super::state::State;
+use crate::backend::{Access, Backend, Object, Shape};
 use crate::error::{Error, Result};
 use crate::mounts;
 
@@ -17,6 +20,64 @@ const DEFAULT_SIZE: u64 = 10 << 30;
 const LEAST_SIZE: u64 = 8 << 20;
 
 impl Thin {
+    pub(super) fn rename(&self, from: &Role, to: &Role) -> Result<()> {
+        self.lvm
+            .run(&["lvrename", &self.lvm.group, &from.name(), &to.name()])
+            .map(drop)
+    }
+
+    pub(super) fn device_of(&self, role: &Role) -> PathBuf {
+        name::path(&name::device(&self.lvm.group, &role.name()))
+    }
+
+    pub(super) fn staging_of(&self, role: &Role) -> PathBuf {
+        self.staging.join(role.name())
+    }
+
+    /// Has the device of a logical volume made.
+    pub(super) fn activate(&self, role: &Role) -> Result<PathBuf> {
+        // The path of a device that is gone can be left.
+        let device = name::device(&self.lvm.group, &role.name());
+        if self.lvm.status(&device)?.is_none() {
+            self.lvm
+                .run(&["lvchange", "-ay", "-K", &self.lvm.path(&role.name())])?;
+        }
+        Ok(name::path(&device))
+    }
+
+    pub(super) fn destroy(&self, role: &Role) -> Result<()> {
+        self.lvm
+            .run(&["lvremove", "-f", &self.lvm.path(&role.name())])
+            .map(drop)
+    }
+
+    /// Marks a logical volume as complete.
+    pub(super) fn finish(&self, role: &Role) -> Result<()> {
+        self.lvm
+            .run(&["lvchange", "--addtag", READY, &self.lvm.path(&role.name())])
+            .map(drop)
+    }
+
+    /// Something half made by the name of what is to be made is removed first.
+    pub(super) fn clear(&self, state: &State, role: &Role) -> Result<()> {
+        if state.any(role).is_some() {
+            mounts::release(&self.staging_of(role))?;
+            self.destroy(role)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse_mounted(&self, object: &Object) -> Result<()> {
+        let role = Role::Object(object.clone());
+        // A kill can have left it.
+        mounts::release(&self.staging_of(&role))?;
+        let device = self.device_of(&role);
+        if mounts::list()?.iter().any(|mount| mount.source == device) {
+            return Err(Error::Busy(object.to_string()));
+        }
+        Ok(())
+    }
+
     /// How large a volume is to be.
     pub(super) fn size_for(&self, shape: &Shape) -> Result<u64> {
         let Some(size) = shape.size else {
