@@ -7,7 +7,7 @@ use std::time::Duration;
 use drover_model::BackendKind;
 use drover_storage::{Object, walk};
 use drover_volumes::capacity::Level;
-use drover_volumes::record::{SnapshotReason, SnapshotState, VolumeRecord};
+use drover_volumes::record::{SnapshotReason, SnapshotState, VolumeRecord, VolumeState};
 use drover_volumes::retention;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -24,6 +24,8 @@ const OFTEN: Duration = Duration::from_secs(10);
 const COUNTING: u32 = 6;
 /// Every how many of these volumes of plain directories are walked over.
 const WALKING: u32 = 60;
+/// Every how many of these a removal that failed half way is gone on with.
+const RETRYING: u32 = 30;
 
 /// Runs until the shutdown.
 pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
@@ -39,7 +41,7 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
         schedules(&work).await;
         backups(&work);
         verifications(&work);
-        trash(&work).await;
+        trash(&work, round.is_multiple_of(RETRYING)).await;
         announce(&work, &mut levels).await;
         if round.is_multiple_of(COUNTING) {
             count(&work, round.is_multiple_of(WALKING)).await;
@@ -139,20 +141,27 @@ async fn thin_out(work: &Work, record: &VolumeRecord) -> Result<()> {
     Ok(())
 }
 
-/// Removes what has lain in the trash for long enough.
-async fn trash(work: &Work) {
+/// Removes what has lain in the trash for long enough; with `retries` what could not be removed before as well.
+async fn trash(work: &Work, retries: bool) {
     for record in work.catalogue.volumes() {
-        if !record.is_expired(now()) {
+        let is_left = retries && record.state == VolumeState::Removing;
+        if !record.is_expired(now()) && !is_left {
             continue;
         }
         // One of its name may be restored from a backup at length: this one goes afterwards.
         let Some(_gate) = work.try_gate(&record.name) else {
             continue;
         };
+        // Meanwhile it may have been restored, or gone.
+        let now = work.catalogue.volume(&record.id);
+        if now.is_none_or(|now| now.state != record.state) {
+            continue;
+        }
         match work.purge(&record).await {
+            Ok(()) if is_left => info!(volume = %record.name, "what was left of it is removed"),
             Ok(()) => info!(volume = %record.name, "its time in the trash is over"),
             Err(error) => {
-                warn!(volume = %record.name, error = error.sentence(), "stays in the trash");
+                warn!(volume = %record.name, error = error.sentence(), "is removed later");
             }
         }
     }

@@ -21,38 +21,52 @@ impl Work {
         }
         self.detach(&record).await?;
         let state = record.removed(now(), self.trash_window);
-        let changed = self.catalogue.change(&record.id, |it| it.state = state)?;
-        info!(volume = %name, ?state, "removed");
-        match (state, changed) {
-            (VolumeState::Removing, Some(record)) => self.purge(&record).await?,
-            (_, Some(record)) => self.renew_note(&record).await,
-            (_, None) => {}
+        if state == VolumeState::Removing {
+            self.purge(&record).await?;
+        } else {
+            self.release_snapshots(&record).await?;
+            if let Some(record) = self.catalogue.change(&record.id, |it| it.state = state)? {
+                self.renew_note(&record).await;
+            }
         }
+        info!(volume = %name, ?state, "removed");
         Ok(())
     }
 
-    /// Removes all that there is of a volume, its snapshots too, and forgets it.
+    /// Unmounts the snapshots of a volume that are mounted for a look: one that somebody looks at is told, before anything is removed.
+    async fn release_snapshots(&self, record: &VolumeRecord) -> Result<()> {
+        let snapshots = self.catalogue.snapshots(Some(&record.id)).into_iter();
+        let places = snapshots.map(|it| {
+            let at = self.snapshot_point(&record.name, &it.name);
+            (Object::Snapshot(reference(&it)), at)
+        });
+        let places: Vec<_> = places.collect();
+        let backend = self.pools.of(record.backend).await?;
+        blocking(move || {
+            let mut places = places.iter();
+            places.try_for_each(|(object, at)| backend.detach(object, at))
+        })
+        .await
+    }
+
+    /// Removes all that there is of a volume, its snapshots too, and forgets it. What is in use is told, and nothing is removed then.
     pub(crate) async fn purge(&self, record: &VolumeRecord) -> Result<()> {
+        self.stop_worker(&record.id).await;
+        self.release_snapshots(record).await?;
         self.catalogue
             .change(&record.id, |it| it.state = VolumeState::Removing)?;
-        self.stop_worker(&record.id).await;
         let backend = self.pools.of(record.backend).await?;
         let restoring = self.restore_point(&record.id);
         let snapshots = self.catalogue.snapshots(Some(&record.id));
-        let mut places = Vec::new();
-        for snapshot in &snapshots {
-            let at = self.snapshot_point(&record.name, &snapshot.name);
-            places.push((Object::Snapshot(reference(snapshot)), at));
-        }
+        let objects = snapshots.iter().map(reference).map(Object::Snapshot);
+        let objects: Vec<_> = objects.collect();
         // A volume in the trash has no place of its own: another of its name may be attached there.
         let place = self.catalogue.observed(&record.id).attached;
         let volume = Object::Volume(record.id.clone());
         let at = place.then(|| self.mount_point(&record.name));
         blocking(move || {
-            for (object, at) in &places {
-                backend.detach(object, at)?;
-                backend.remove(object)?;
-            }
+            let mut objects = objects.iter();
+            objects.try_for_each(|object| backend.remove(object))?;
             backend.detach(&volume, &restoring)?;
             if let Some(at) = at {
                 backend.detach(&volume, &at)?;

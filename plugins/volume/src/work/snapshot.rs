@@ -134,17 +134,16 @@ impl Work {
                 .catalogue
                 .forget_snapshots(std::slice::from_ref(&record.id));
         };
-        let mut going = record.clone();
-        going.state = SnapshotState::Removing;
-        self.catalogue.put_snapshots(&[going])?;
         let at = self.snapshot_point(&volume.name, &record.name);
         let object = Object::Snapshot(reference(record));
         let backend = self.pools.of(volume.backend).await?;
-        blocking(move || {
-            backend.detach(&object, &at)?;
-            backend.remove(&object)
-        })
-        .await?;
+        // One that somebody looks at stays as it is.
+        let (detacher, detached) = (backend.clone(), object.clone());
+        blocking(move || detacher.detach(&detached, &at)).await?;
+        let mut going = record.clone();
+        going.state = SnapshotState::Removing;
+        self.catalogue.put_snapshots(&[going])?;
+        blocking(move || backend.remove(&object)).await?;
         self.catalogue
             .forget_snapshots(std::slice::from_ref(&record.id))?;
         self.removed.notify_one();

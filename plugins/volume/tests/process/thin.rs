@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use drover_backup_protocol::Repository;
 use drover_control_api::volume::{
-    BackUpVolume, CreateSnapshot, ResizeVolume, RollBack, Snapshots, VolumeStatus,
+    BackUpVolume, CreateSnapshot, ResizeVolume, RestoreTrash, RollBack, Snapshots, VolumeStatus,
 };
 use drover_testkit::capability::{Capability, can_test};
 use serde_json::json;
@@ -246,6 +246,55 @@ fn an_engine_keeps_data_on_thin_volumes() {
     assert!(plugin.mounts().is_empty(), "{:?}", plugin.mounts());
     // What is left is in the trash.
     assert_eq!(plugin.on_backend().volumes.len(), 2);
+}
+
+/// What a volume was cloned to, and what its snapshot was, is not of it: all stay, whatever becomes of the volume.
+#[test]
+fn an_engine_removes_thin_volumes_and_their_clones_stay() {
+    if !can_test(&[Capability::DeviceMapper, Capability::Dockerd]) {
+        return;
+    }
+    let mut plugin = Plugin::prepare("thin");
+    let engine = Dockerd::start(plugin.folder());
+    plugin.serve_engine(engine.socket());
+    plugin.run();
+    let create = |options: &str| engine.docker(&format!("volume create -d drover-vol {options}"));
+    let with = |name: &str, script: &str| {
+        let words = format!("run --rm --network none -v {name}:/data own /bin/sh -c");
+        engine.docker_with(&words, script)
+    };
+    let content = "read x < /data/file; echo $x";
+    for on_remove in ["delete", "trash", "retain"] {
+        create(&format!("-o size=64M -o on-remove={on_remove} base"));
+        with("base", "echo one > /data/file; sync");
+        plugin.ask(&CreateSnapshot {
+            volumes: vec!["base".parse().unwrap()],
+            name: "s".parse().unwrap(),
+        });
+        with("base", "echo two > /data/file; sync");
+        create("-o from=base@s -o on-remove=delete of-snapshot");
+        create("-o from=base -o on-remove=delete of-volume");
+        engine.docker("volume rm base");
+        assert_eq!(with("of-snapshot", content), "one");
+        assert_eq!(with("of-volume", content), "two");
+        match on_remove {
+            "trash" => drop(plugin.ask(&RestoreTrash {
+                volume: "base".parse().unwrap(),
+                new_name: None,
+            })),
+            "retain" => drop(create("-o size=64M -o on-remove=retain base")),
+            _ => {
+                let left = plugin.on_backend();
+                assert_eq!((left.volumes.len(), left.snapshots.len()), (2, 0));
+            }
+        }
+        if on_remove != "delete" {
+            assert_eq!(with("base", content), "two");
+            engine.docker("volume rm base");
+        }
+        engine.docker("volume rm of-snapshot of-volume");
+    }
+    assert_eq!(engine.docker("volume ls -q"), "");
 }
 
 /// As after a restart of the machine: no process, no mount, no device of the group.
