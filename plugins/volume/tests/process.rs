@@ -2,6 +2,10 @@
 //! device-mapper: `integration-tests/uml/run drover-vol/process thin::` where the kernel has none.
 #![cfg(test)]
 
+#[path = "process/auto.rs"]
+mod auto;
+#[path = "process/between.rs"]
+mod between;
 #[path = "process/databases.rs"]
 mod databases;
 #[path = "process/engine.rs"]

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -19,6 +17,8 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use crate::between::Between;
 
 /// How long anything may take; a kernel in user mode is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -214,15 +214,9 @@ impl Plugin {
         }
     }
 
-    /// Asks as the engine does, and is gone before the answer.
-    pub(crate) fn asks_and_goes(&self, method: &str, body: &Value) {
-        let body = body.to_string();
-        let mut stream = UnixStream::connect(self.socket()).unwrap();
-        let head = format!(
-            "POST /{method} HTTP/1.1\r\nHost: plugin\r\nContent-Length: {}",
-            body.len()
-        );
-        write!(stream, "{head}\r\n\r\n{body}").unwrap();
+    /// Comes between it and whoever asks it from now on.
+    pub(crate) fn between(&self) -> Between {
+        Between::begin(&self.socket(), self.id())
     }
 
     /// What the command line asks.
