@@ -15,7 +15,8 @@ use drover_control_api::catalogue::{
 use drover_control_api::{Empty, Failure, FailureKind};
 use drover_http::Response;
 use drover_model::{HostName, VolumeName};
-use drover_store::{Outcome, Transaction};
+use drover_store::{Entry, Outcome, Transaction};
+use memchr::memmem::Finder;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -263,8 +264,10 @@ pub fn table(context: &Context, asked: &Catalogue) -> CatalogueTable {
 }
 
 fn rows(snapshot: &Snapshot, own: &HostName, asked: &Catalogue) -> CatalogueTable {
-    let is_wanted = |name: &VolumeName| asked.volume.as_ref().is_none_or(|wanted| wanted == name);
-    let volumes = of_hosts(snapshot, own, VOLUMES, |host, presence, it| {
+    let wanted = asked.volume.as_ref();
+    let is_wanted = |name: &VolumeName| wanted.is_none_or(|wanted| wanted == name);
+    let keys = candidates(snapshot, VOLUMES, wanted);
+    let volumes = of_hosts(snapshot, own, keys, |host, presence, it| {
         let VolumeEntryRecord { volume, .. } = it;
         let row = HostVolume {
             host,
@@ -273,7 +276,8 @@ fn rows(snapshot: &Snapshot, own: &HostName, asked: &Catalogue) -> CatalogueTabl
         };
         is_wanted(&row.volume.name).then_some(row)
     });
-    let backups = of_hosts(snapshot, own, BACKUPS, |host, presence, it| {
+    let keys = candidates(snapshot, BACKUPS, wanted);
+    let backups = of_hosts(snapshot, own, keys, |host, presence, it| {
         let BackupEntryRecord { listed, .. } = it;
         let is_there = !listed.is_gone() && is_wanted(&listed.backup.volume);
         is_there.then_some(HostBackup {
@@ -290,16 +294,33 @@ fn rows(snapshot: &Snapshot, own: &HostName, asked: &Catalogue) -> CatalogueTabl
     }
 }
 
-/// A row of each record under a prefix, unless it is `None`.
-fn of_hosts<R: DeserializeOwned, T>(
+/// The records under a prefix that may be of a volume, of all volumes without one: of each the host, and the entry. A record is
+/// kilobytes of snapshots, and there are thousands, so only these are decoded.
+fn candidates<'a>(
+    snapshot: &'a Snapshot,
+    prefix: &'a str,
+    wanted: Option<&VolumeName>,
+) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+    // A volume's name has nothing that JSON would write in another way.
+    let word = wanted.map(|name| format!("\"{name}\""));
+    let word = word.map(|word| Finder::new(word.as_bytes()).into_owned());
+    snapshot.under(prefix).filter_map(move |(rest, entry)| {
+        let has_word = |word: &Finder<'_>| word.find(&entry.value).is_some();
+        let is_candidate = word.as_ref().is_none_or(has_word);
+        is_candidate.then_some((rest.split('/').next()?, entry.as_ref()))
+    })
+}
+
+/// A row of each of these records, unless it is `None`.
+fn of_hosts<'a, R: DeserializeOwned, T>(
     snapshot: &Snapshot,
     own: &HostName,
-    prefix: &str,
+    entries: impl Iterator<Item = (&'a str, &'a Entry)>,
     row: impl Fn(HostName, Presence, R) -> Option<T>,
 ) -> Vec<T> {
-    let records = snapshot.records::<R>(prefix);
-    let rows = records.filter_map(|(rest, record)| {
-        let host: HostName = rest.split('/').next()?.parse().ok()?;
+    let rows = entries.filter_map(|(host, entry)| {
+        let host: HostName = host.parse().ok()?;
+        let record = snapshot.record(&entry.key)?;
         let presence = presence(snapshot, own, &host);
         row(host, presence, record)
     });

@@ -1,7 +1,5 @@
 //! What a listener is told, and what a question is answered.
 
-use drover_store::Entry;
-
 use super::*;
 
 const VOLUME: &str = r#"{"version":1,"id":"00000000000000aa","name":"pg","backend":"btrfs","state":"ready","size":null,"created_at":7,"snapshots":[]}"#;
@@ -153,4 +151,40 @@ fn a_backup_that_is_gone_is_in_no_table_and_its_host_hears_of_it() {
 
 fn entry_of_host(host: &str) -> Entry {
     entry(&format!("hosts/{host}"), "{}", 1)
+}
+
+/// What is of other volumes is not even decoded.
+#[test]
+fn of_one_name_only_its_records_are_read() {
+    let other = VOLUME.replace("\"pg\"", "\"pg-2\"");
+    let named = VOLUME.replace("[]", r#"[{"name":"pg","taken_at":1,"reason":"asked"}]"#);
+    let named = named.replacen("\"pg\"", "\"web\"", 1);
+    let entries = vec![
+        entry("volumes/one/00000000000000aa", VOLUME, 1),
+        entry("volumes/one/00000000000000bb", &other, 1),
+        entry("volumes/two/00000000000000cc", &named, 1),
+        entry("volumes/two/00000000000000dd", VOLUME, 1),
+        backup_entry("two", "/first", 2),
+    ];
+    let snapshot = Snapshot::of(entries);
+    let read = |prefix: &str, name: Option<&str>| {
+        let name = name.map(|name| name.parse().unwrap());
+        let found = candidates(&snapshot, prefix, name.as_ref());
+        let keys =
+            found.map(|(host, entry)| format!("{host} {}", &entry.key[entry.key.len() - 2..]));
+        keys.collect::<Vec<_>>().join(", ")
+    };
+    // A snapshot that bears the name is a candidate, and no more.
+    assert_eq!(read(VOLUMES, Some("pg")), "one aa, two cc, two dd");
+    assert_eq!(read(VOLUMES, Some("g")), "");
+    assert_eq!(read(VOLUMES, None), "one aa, one bb, two cc, two dd");
+    assert_eq!(read(BACKUPS, Some("pg-2")), "");
+    assert!(read(BACKUPS, Some("pg")).starts_with("two "));
+    let asked = Catalogue {
+        volume: Some("pg".parse().unwrap()),
+    };
+    let table = rows(&snapshot, &"one".parse().unwrap(), &asked);
+    let volumes = table.volumes.iter().map(|it| it.host.to_string());
+    assert_eq!(volumes.collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(table.backups.len(), 1);
 }
