@@ -79,10 +79,14 @@ mod volumes;
 mod volumes_backups;
 #[path = "scenarios/volumes_catalogue.rs"]
 mod volumes_catalogue;
+#[path = "scenarios/volumes_clones.rs"]
+mod volumes_clones;
 #[path = "scenarios/volumes_faults.rs"]
 mod volumes_faults;
 #[path = "scenarios/volumes_hooks.rs"]
 mod volumes_hooks;
+#[path = "scenarios/volumes_secrets.rs"]
+mod volumes_secrets;
 
 use std::process::ExitCode;
 
@@ -123,7 +127,9 @@ fn main() -> ExitCode {
         newest(volumes_backups::SCENARIOS),
         newest(volumes_catalogue::SCENARIOS),
         every(volumes_faults::SCENARIOS),
+        newest(volumes_clones::SCENARIOS),
         newest(volumes_hooks::SCENARIOS),
+        newest(volumes_secrets::SCENARIOS),
         newest(databases::SCENARIOS),
         newest(underlay_v6::SCENARIOS),
         newest(isolation::SCENARIOS),
