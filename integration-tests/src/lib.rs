@@ -19,6 +19,7 @@ pub mod call;
 pub mod container;
 pub mod drover;
 pub mod engine;
+pub mod fio;
 pub mod host;
 pub mod inject;
 pub mod interrupt;

@@ -9,10 +9,11 @@
 //! which nothing was allocated before, and what is read is not in the cache. A run is over after `--seconds`, or with its file.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use integration_tests::fio::{answer, fio, number, start};
 use integration_tests::host::Host;
 use integration_tests::interrupt;
 use integration_tests::lab::{IMAGE, Lab};
@@ -206,45 +207,4 @@ fn write_on(host: &Host, volume: &Path, flags: &str, taken: Option<&mut usize>) 
         *taken += names.len();
     }
     Ok(answer)
-}
-
-/// What fio tells of one job, which begins when nothing of an earlier one is left to be written.
-fn fio(place: &Path, flags: &str) -> Result<Value> {
-    answer(start(place, flags)?, flags)
-}
-
-fn start(place: &Path, flags: &str) -> Result<Child> {
-    let synced = Command::new("sync").arg("-f").arg(place).status()?;
-    ensure!(synced.success(), "`sync -f {}` failed", place.display());
-    let mut command = Command::new("fio");
-    command
-        .args(["--name=job", "--ioengine=psync", "--output-format=json"])
-        .args(["--fallocate=none", "--randrepeat=1"])
-        .arg(format!("--directory={}", place.display()))
-        .args(flags.split_whitespace())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.spawn().context("starting fio")
-}
-
-fn answer(fio: Child, flags: &str) -> Result<Value> {
-    let done = fio.wait_with_output()?;
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    ensure!(
-        done.status.success(),
-        "fio {flags}: {text}{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    let from = text.find('{').context("fio tells nothing")?;
-    let answer: Value = serde_json::from_str(text.get(from..).unwrap_or_default())?;
-    let job = answer.pointer("/jobs/0").cloned();
-    job.context("fio tells of no job")
-}
-
-fn number(answer: &Value, path: &str) -> Result<f64> {
-    let found = answer.pointer(&format!("/{path}"));
-    found
-        .and_then(Value::as_f64)
-        .with_context(|| format!("fio tells no {path}"))
 }
