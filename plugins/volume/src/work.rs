@@ -166,13 +166,14 @@ impl Work {
         let backend = self.pools.of(record.backend).await?;
         let object = Object::Volume(record.id.clone());
         blocking(move || backend.detach(&object, &at)).await?;
+        // Whoever is told that it is not attached finds no hold either.
+        self.catalogue
+            .change(&record.id, |record| record.holds.clear())?;
         self.catalogue.observe(&record.id, |it| {
             it.attached = false;
             it.suspect = false;
             it.unconfirmed = false;
         });
-        self.catalogue
-            .change(&record.id, |record| record.holds.clear())?;
         Ok(())
     }
 

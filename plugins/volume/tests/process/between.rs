@@ -6,7 +6,8 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::spawn;
+use std::thread::{sleep, spawn};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,7 +38,7 @@ impl Between {
                     let mut waits_for = waits_for.lock().unwrap();
                     let begins = |line: &mut String| said.starts_with(line.as_bytes());
                     if waits_for.take_if(begins).is_some() {
-                        kill(process, Signal::SIGSTOP).unwrap();
+                        stop(process);
                     }
                 };
                 spawn(move || pass(asker, answerer, meet));
@@ -59,6 +60,23 @@ impl Between {
     /// Lets the process go on.
     pub(crate) fn go_on(&self) {
         kill(self.process, Signal::SIGCONT).unwrap();
+    }
+}
+
+/// Returns when it has stopped: a signal takes a moment.
+fn stop(process: Pid) {
+    kill(process, Signal::SIGSTOP).unwrap();
+    let tasks = || {
+        fs::read_dir(format!("/proc/{process}/task"))
+            .unwrap()
+            .flatten()
+    };
+    let runs = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat"));
+        stat.is_ok_and(|stat| !stat.contains(") T "))
+    };
+    while tasks().any(runs) {
+        sleep(Duration::from_millis(5));
     }
 }
 
