@@ -6,7 +6,8 @@
 //! A round makes an ext4 image in memory (a tmpfs in a mount namespace of its own), fills it with files, and begins with
 //! empty repositories in a directory on the disk. Drover backs up the image as a volume on `thin` is backed up: it is told
 //! which ranges have changed, here by comparing, there by the pool's metadata. restic backs up the mounted files, and so
-//! does Drover once more, as it does with a volume on btrfs (`--tree no` leaves that out). Restores go to memory, and what
+//! does Drover once more, as it does with a volume on btrfs (`--tree no` leaves that out). The first backup of a round derives the key from the
+//! password, the next finds it in memory, as with `drover-vol`; restic derives it each time. Restores go to memory, and what
 //! Drover restores is compared. Who is first changes from round to round.
 
 #[path = "bench_backup/data.rs"]
@@ -249,7 +250,8 @@ impl Bench {
         let operation = json!({
             "kind": "create", "volume": it.way.word(), "host": "bench", "parent": it.parent, "source": source,
         });
-        let run = self.programs.drover(&self.repository(it.way), &operation)?;
+        let at = self.repository(it.way);
+        let run = self.programs.drover_again(&at, &operation)?;
         let id = run.outcome.pointer("/outcome/backup/id");
         let id = id.and_then(Value::as_str).context("a backup has no id")?;
         it.parent = Some(id.to_owned());

@@ -51,12 +51,17 @@ impl Codec {
             key.mac.r.as_slice(),
         ];
         let bytes = Zeroizing::new(parts.concat());
-        if bytes.len() != 64 {
-            return Err(internal("the repository's key has not 64 bytes"));
+        match <&[u8; 64]>::try_from(bytes.as_slice()) {
+            Ok(bytes) => Ok(Self::of_bytes(bytes)),
+            Err(_) => Err(internal("the repository's key has not 64 bytes")),
         }
-        Ok(Self {
-            cipher: Aes256CtrPoly1305Aes::new(Key::from_slice(&bytes)),
-        })
+    }
+
+    /// The codec of a key.
+    pub(crate) fn of_bytes(key: &[u8; 64]) -> Self {
+        Self {
+            cipher: Aes256CtrPoly1305Aes::new(Key::from_slice(key)),
+        }
     }
 
     /// Encrypts: nonce, then content, then tag.

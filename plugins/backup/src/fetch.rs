@@ -7,6 +7,7 @@ use drover_backup_protocol::Failure;
 use rustic_core::Id;
 use rustic_core::repofile::Node;
 
+use crate::codec::hash;
 use crate::failure::{Result, internal};
 use crate::index::{Blob, Index};
 use crate::repository::Session;
@@ -37,6 +38,11 @@ impl<T> Wanted<T> {
     pub(crate) fn length(&self) -> u64 {
         self.blob.length().into()
     }
+
+    /// Whether this is the content.
+    pub(crate) fn is(&self, content: &[u8]) -> bool {
+        hash(content) == self.id
+    }
 }
 
 /// The content of a file of the repository, each part with its place in the file; and how long the file is.
@@ -63,20 +69,24 @@ pub(crate) fn each<T: Send + Sync>(
     take: impl Fn(&[u8], &[Wanted<T>]) -> Result<()> + Sync,
 ) -> Result<()> {
     wanted.sort_unstable_by_key(|it| it.blob);
-    let runs: Vec<&[Wanted<T>]> = runs(&wanted);
+    beside(&runs(&wanted), |run| fetch(session, index, run, &take))
+}
+
+/// Does something with each of many, by several threads; tells what befell the first that failed.
+pub(crate) fn beside<T: Sync>(all: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Failure>> = Mutex::new(None);
     let work = || {
-        while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(failure) = fetch(session, index, run, &take) {
+        while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(failure) = act(one) {
                 let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                 failed.get_or_insert(failure);
-                next.store(runs.len(), Ordering::Relaxed);
+                next.store(all.len(), Ordering::Relaxed);
             }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..READERS.min(runs.len()) {
+        for _ in 0..READERS.min(all.len()) {
             scope.spawn(work);
         }
     });

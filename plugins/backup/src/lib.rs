@@ -24,6 +24,7 @@ mod fetch;
 mod files;
 mod image;
 mod index;
+mod known;
 mod layout;
 mod lock;
 mod meter;
@@ -102,6 +103,9 @@ fn perform(request: &Request, reporter: &Reporter) -> Result<Outcome, Failure> {
         Operation::Restore(wish) => restore::restore(&session, wish).map(Outcome::Restored),
         Operation::Verify { backup, against } => {
             verify::verify(&session, backup, against.as_ref()).map(Outcome::Verified)
+        }
+        Operation::Compare { backup, with } => {
+            verify::compare(&session, backup, with).map(Outcome::Verified)
         }
         Operation::Forget {
             volume,

@@ -15,6 +15,7 @@ use crate::codec::{Codec, hash};
 use crate::failure::{Result, damaged, failure, internal, told};
 use crate::files::{Backend, Files, path_of};
 use crate::index::Index;
+use crate::known::Known;
 use crate::lock::{Lock, Mode};
 use crate::report::{Bars, Reporter};
 use crate::storage;
@@ -58,11 +59,15 @@ impl Session {
         if !there && make == Make::Never {
             return Err(missing(&files));
         }
-        let mut made = false;
-        if !there {
-            made = init(&files, place, &password, reporter)?;
-        }
-        let repository = unlock(&files, place, &password, reporter)?;
+        let new = match there {
+            true => None,
+            false => init(&files, place, &password, reporter)?,
+        };
+        let made = new.is_some();
+        let repository = match new {
+            Some(repository) => repository,
+            None => unlock(&files, place, &password, reporter)?,
+        };
         let version = repository.config().version;
         if version != VERSION {
             return Err(other_version(&files, version));
@@ -172,28 +177,52 @@ fn unlock(
     password: &str,
     reporter: &Reporter,
 ) -> Result<Repository<OpenStatus>> {
+    let keys = files.list(FileType::Key)?;
+    let known = place
+        .keys
+        .as_deref()
+        .map(|folder| Known::new(folder, password));
+    for (id, _) in &keys {
+        let key = known.as_ref().and_then(|known| known.get(id));
+        if let Some(key) = key
+            && let Ok(opened) = library(files, place, reporter)?.open(&Credentials::Masterkey(key))
+        {
+            return Ok(opened);
+        }
+        files.take_failure();
+    }
     let credentials = Credentials::password(password);
-    let open = || {
+    let mut failed = damaged("keys", "there is none, and nothing can be read without one");
+    for (number, (id, _)) in keys.iter().enumerate() {
+        files.show_key(Some(*id));
         let opened = library(files, place, reporter)?.open(&credentials);
-        opened.map_err(|error| unopened(files, &error))
-    };
-    let failed = match open() {
-        Err(failed) if failed.kind == FailureKind::Damaged => failed,
-        other => return other,
-    };
-    for (id, _) in files.list(FileType::Key)? {
-        files.show_key(Some(id));
-        let opened = open();
         files.show_key(None);
-        if opened.is_ok() {
-            return opened;
+        let error = match opened {
+            Ok(opened) => {
+                if let Some(known) = &known {
+                    known.put(id, &opened.key(), reporter);
+                }
+                return Ok(opened);
+            }
+            Err(error) => unopened(files, id, &error),
+        };
+        match error.kind {
+            // Another key may be the right one; damage is told before a password that fits none.
+            FailureKind::WrongPassword if number > 0 => {}
+            FailureKind::WrongPassword | FailureKind::Damaged => failed = error,
+            _ => return Err(error),
         }
     }
     Err(failed)
 }
 
-/// Makes a repository; `false` when another process was faster.
-fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) -> Result<bool> {
+/// Makes a repository; `None` when another process was faster.
+fn init(
+    files: &Arc<Files>,
+    place: &Place,
+    password: &str,
+    reporter: &Reporter,
+) -> Result<Option<Repository<OpenStatus>>> {
     files.create()?;
     // Where there is nothing that they open: of processes that were killed, or are about to be the second.
     let stray_keys = files.list(FileType::Key)?;
@@ -205,7 +234,7 @@ fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) 
                 "it is gone, and there are backups: no other repository is made over them",
             ));
         }
-        return Ok(false);
+        return Ok(None);
     }
     let config = ConfigOptions::default()
         .set_version(VERSION)
@@ -217,11 +246,11 @@ fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) 
         &config,
     );
     match made {
-        Ok(_) => {
+        Ok(opened) => {
             for (id, _) in stray_keys {
                 files.remove_path(&path_of(FileType::Key, &id))?;
             }
-            Ok(true)
+            Ok(Some(opened))
         }
         Err(error) => {
             files.withdraw_key()?;
@@ -231,7 +260,7 @@ fn init(files: &Arc<Files>, place: &Place, password: &str, reporter: &Reporter) 
             if files.list(FileType::Config)?.is_empty() {
                 return Err(internal(told(&error)));
             }
-            Ok(false)
+            Ok(None)
         }
     }
 }
@@ -277,12 +306,12 @@ fn other_version(files: &Files, version: u32) -> Failure {
     )
 }
 
-/// Why a repository could not be opened: the target, the password, or damage to one of two small files.
-fn unopened(files: &Files, error: &RusticError) -> Failure {
+/// Why a repository could not be opened with a key: the target, the password, or damage to one of two small files.
+fn unopened(files: &Files, key: &Id, error: &RusticError) -> Failure {
     if let Some(failed) = files.take_failure() {
         return failed;
     }
-    if let Some(damage) = damaged_key(files) {
+    if let Some(damage) = damaged_key(files, key) {
         return damage;
     }
     if error.is_incorrect_password() {
@@ -292,21 +321,150 @@ fn unopened(files: &Files, error: &RusticError) -> Failure {
             format!("the password opens no key of the repository at `{location}`"),
         );
     }
-    // The target answers, the keys are whole and one was opened: one file is left.
+    // The target answers, the key is whole and was opened: one file is left.
     damaged("config", "it is not what was written")
 }
 
-/// The first key that is not what was written.
-fn damaged_key(files: &Files) -> Option<Failure> {
-    let keys = files.list(FileType::Key).ok()?;
-    keys.into_iter().find_map(|(id, _)| {
-        let content = files.read(FileType::Key, &id).ok()?;
-        let readable = serde_json::from_slice::<KeyFile>(&content).is_ok();
-        (hash(&content) != id || !readable).then(|| {
-            damaged(
-                &path_of(FileType::Key, &id),
-                "it is not what was written, and so the password cannot be tried",
-            )
-        })
+/// What is wrong with a key that is not what was written.
+fn damaged_key(files: &Files, id: &Id) -> Option<Failure> {
+    let content = files.read(FileType::Key, id).ok()?;
+    let readable = serde_json::from_slice::<KeyFile>(&content).is_ok();
+    (hash(&content) != *id || !readable).then(|| {
+        damaged(
+            &path_of(FileType::Key, id),
+            "it is not what was written, and so the password cannot be tried",
+        )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::storage::Storage;
+
+    /// A storage that counts how often a key is read.
+    #[derive(Debug)]
+    struct Counting {
+        inner: Box<dyn Storage>,
+        keys: Arc<AtomicUsize>,
+    }
+
+    impl Storage for Counting {
+        fn location(&self) -> String {
+            self.inner.location()
+        }
+
+        fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
+            self.inner.list(folder)
+        }
+
+        fn read(&self, path: &str) -> Result<Option<Bytes>> {
+            if path.starts_with("keys/") {
+                self.keys.fetch_add(1, Ordering::Relaxed);
+            }
+            self.inner.read(path)
+        }
+
+        fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Bytes> {
+            self.inner.read_range(path, offset, length)
+        }
+
+        fn write(&self, path: &str, content: &[Bytes]) -> Result<()> {
+            self.inner.write(path, content)
+        }
+
+        fn write_new(&self, path: &str, content: &[Bytes]) -> Result<bool> {
+            self.inner.write_new(path, content)
+        }
+
+        fn remove(&self, path: &str) -> Result<()> {
+            self.inner.remove(path)
+        }
+
+        fn size(&self, path: &str) -> Result<Option<u64>> {
+            self.inner.size(path)
+        }
+
+        fn create(&self) -> Result<()> {
+            self.inner.create()
+        }
+    }
+
+    struct Lab {
+        _folder: tempfile::TempDir,
+        place: Place,
+        files: Arc<Files>,
+        keys: Arc<AtomicUsize>,
+    }
+
+    impl Lab {
+        /// An empty repository.
+        fn new() -> Self {
+            let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+            let path = |name: &str| folder.path().join(name);
+            let place = Place {
+                url: path("repository").display().to_string(),
+                password_file: path("password"),
+                options_file: None,
+                cache: None,
+                keys: Some(path("keys")),
+                bandwidth: None,
+            };
+            let keys = Arc::default();
+            let storage = Counting {
+                inner: storage::open(&place).unwrap(),
+                keys: Arc::clone(&keys),
+            };
+            let reporter = Reporter::new(Box::new(std::io::sink()));
+            let files = Arc::new(Files::new(Box::new(storage), reporter.clone()));
+            let made = init(&files, &place, "password", &reporter).unwrap();
+            assert!(made.is_some());
+            Self {
+                _folder: folder,
+                place,
+                files,
+                keys,
+            }
+        }
+
+        /// Opens it; with it comes how often a key was read, which is as often as one is derived.
+        fn unlock(&self, password: &str) -> (Result<()>, usize) {
+            self.keys.store(0, Ordering::Relaxed);
+            let reporter = Reporter::new(Box::new(std::io::sink()));
+            let opened = unlock(&self.files, &self.place, password, &reporter);
+            (opened.map(drop), self.keys.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_derived_is_known_until_it_is_gone() {
+        let lab = Lab::new();
+        assert_eq!(lab.unlock("password"), (Ok(()), 1));
+        assert_eq!(lab.unlock("password"), (Ok(()), 0));
+        let (wrong, _) = lab.unlock("another");
+        assert_eq!(wrong.unwrap_err().kind, FailureKind::WrongPassword);
+        assert_eq!(lab.unlock("password"), (Ok(()), 0));
+        for (id, _) in lab.files.list(FileType::Key).unwrap() {
+            lab.files.remove_path(&path_of(FileType::Key, &id)).unwrap();
+        }
+        let (gone, _) = lab.unlock("password");
+        assert_eq!(gone.unwrap_err().kind, FailureKind::Damaged);
+    }
+
+    #[test]
+    fn of_a_damaged_config_is_told_after_one_try() {
+        let lab = Lab::new();
+        let sealed = lab.files.read_path("config").unwrap().unwrap();
+        let cut = sealed.slice(1..);
+        lab.files.write_path("config", &[cut], true).unwrap();
+        let (failed, derived) = lab.unlock("password");
+        let failed = failed.unwrap_err();
+        assert!(failed.message.contains("`config`"), "{}", failed.message);
+        // Once more it is read to see whether it is whole.
+        assert_eq!(derived, 2);
+    }
 }

@@ -4,15 +4,18 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use drover_backup_protocol::{FailureKind, Phase, Restored, Selector, Source, Unit};
+use drover_backup_protocol::{
+    Backup, Failure, FailureKind, Phase, Restored, Selector, Source, Unit,
+};
 use rustic_core::Id;
 use rustic_core::repofile::{Node, NodeType};
 
 use crate::catalog;
-use crate::failure::{Result, failure, unreadable};
+use crate::failure::{Result, failure, internal, unreadable};
 use crate::fetch::{self, Wanted};
 use crate::index::Index;
 use crate::lock::Mode;
@@ -52,13 +55,7 @@ pub(crate) fn verify(
             walk.volume(&snapshot.tree, &backup.volume, path)?;
             (walk.files, walk.bytes)
         }
-        Some(_) => {
-            let message = format!(
-                "the backup of `{}` is not of the kind of what it is to be compared with",
-                backup.volume
-            );
-            return Err(failure(FailureKind::InvalidInput, message));
-        }
+        Some(_) => return Err(other_kind(&backup)),
     };
     lock.held()?;
     Ok(Restored {
@@ -68,7 +65,70 @@ pub(crate) fn verify(
     })
 }
 
-fn differs(path: &Path, what: &str) -> drover_backup_protocol::Failure {
+/// Compares a source with what a backup lists.
+pub(crate) fn compare(session: &Session, selector: &Selector, with: &Source) -> Result<Restored> {
+    let (lock, index) = session.lock_and_load(Mode::Shared)?;
+    let (backup, snapshot) = catalog::select(session, selector)?;
+    session
+        .reporter
+        .begin(Phase::Verifying, Unit::Bytes, Some(backup.size));
+    let (files, bytes) = match with {
+        Source::Block { path, .. } if backup.block => {
+            let node = image(session, &index, &backup, &snapshot)?;
+            let (wanted, length) = fetch::content(&index, &node, |begin| begin)?;
+            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+            fetch::beside(&wanted, |part| {
+                same_hash(session, part, (&file, path, part.target), || {
+                    let (length, begin) = (part.length(), part.target);
+                    differs(path, &format!("within the {length} bytes at {begin}"))
+                })
+            })?;
+            (1, length)
+        }
+        Source::Tree { path } if !backup.block => {
+            let mut walk = Walk::new(session, &index);
+            walk.by_hash = true;
+            walk.volume(&snapshot.tree, &backup.volume, path)?;
+            (walk.files, walk.bytes)
+        }
+        Source::Block { .. } | Source::Tree { .. } => return Err(other_kind(&backup)),
+    };
+    lock.held()?;
+    Ok(Restored {
+        backup,
+        files,
+        bytes,
+    })
+}
+
+/// Reads what should be the content of a part, and compares its hash.
+fn same_hash<T>(
+    session: &Session,
+    part: &Wanted<T>,
+    (file, path, begin): (&File, &Path, u64),
+    other: impl Fn() -> Failure,
+) -> Result<()> {
+    let mut content = vec![0; usize::try_from(part.length()).map_err(internal)?];
+    match file.read_exact_at(&mut content, begin) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(other()),
+        read => read.map_err(|error| unreadable(path, &error))?,
+    }
+    if !part.is(&content) {
+        return Err(other());
+    }
+    session.reporter.advance(part.length());
+    Ok(())
+}
+
+fn other_kind(backup: &Backup) -> Failure {
+    let message = format!(
+        "the backup of `{}` is not of the kind of what it is to be compared with",
+        backup.volume
+    );
+    failure(FailureKind::InvalidInput, message)
+}
+
+fn differs(path: &Path, what: &str) -> Failure {
     let message = format!(
         "the backup differs from what it was made of: `{}` {what}",
         path.display()
@@ -130,6 +190,8 @@ struct Walk<'a> {
     wanted: Vec<Wanted<Place>>,
     files: u64,
     bytes: u64,
+    /// What is there is hashed, and nothing is fetched.
+    by_hash: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -141,6 +203,7 @@ impl<'a> Walk<'a> {
             wanted: Vec::new(),
             files: 0,
             bytes: 0,
+            by_hash: false,
         }
     }
 
@@ -198,6 +261,17 @@ impl<'a> Walk<'a> {
     fn read(&mut self) -> Result<()> {
         let wanted = std::mem::take(&mut self.wanted);
         let paths = std::mem::take(&mut self.paths);
+        if self.by_hash {
+            return fetch::beside(&wanted, |part| {
+                let Place { file, begin } = part.target;
+                let Some(path) = file.and_then(|file| paths.get(file)) else {
+                    return Ok(());
+                };
+                let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+                let other = || differs(path, "has other content");
+                same_hash(self.session, part, (&file, path, begin), other)
+            });
+        }
         fetch::each(self.session, self.index, wanted, |content, places| {
             let mut same = vec![0; content.len()];
             for place in places {

@@ -18,7 +18,8 @@ use drover_backup_protocol::{
     Create, Event, Failure, FailureKind, Operation, Outcome, Repository, Request, Restore, Source,
     Target,
 };
-use drover_control_api::volume::{BackUpVolume, BackupProgress};
+use drover_control_api::Method;
+use drover_control_api::volume::{BackUpVolume, BackupProgress, VerifyBackup};
 use drover_daemon::{Exit, Settings};
 use drover_model::{ByteSize, VolumeName};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -32,14 +33,14 @@ use crate::view::catalogue::EveryBackupView;
 use crate::view::show;
 use crate::volume::catalogue;
 pub(crate) use arguments::BackupCommand;
-use arguments::{CreateArguments, RestoreArguments, Where};
+use arguments::{CreateArguments, RestoreArguments, VerifyArguments, Where};
 use bar::Bar;
 use forgotten::Listed;
 
 /// The worker.
 const PROGRAM: &str = "drover-backup";
 
-/// How long a backup of a volume is waited for; it goes on afterwards.
+/// How long a backup of a volume, or its verification, is waited for; it goes on afterwards.
 const LONGEST: Duration = Duration::from_hours(48);
 
 /// How often is asked how far it is.
@@ -64,6 +65,9 @@ pub(crate) async fn run(settings: &Settings, command: BackupCommand) -> Result<u
             (arguments.place, Operation::List { volume })
         }
         BackupCommand::Restore(arguments) => restore(arguments)?,
+        BackupCommand::Verify(arguments) if arguments.restore => {
+            return verify_volume(settings, arguments).await;
+        }
         BackupCommand::Verify(arguments) => {
             let backup = arguments.backup.clone();
             let against = arguments.source.as_deref().map(source).transpose()?;
@@ -112,6 +116,7 @@ fn repository(place: Where) -> Repository {
         password_file: place.password_file.unwrap_or_default(),
         options_file: place.options_file,
         cache: place.cache_dir,
+        keys: None,
         bandwidth: place.bandwidth.map(ByteSize::bytes),
     }
 }
@@ -150,8 +155,34 @@ async fn back_up_volume(
 ) -> Result<u8, CommandError> {
     let volume = volume_name(&arguments.volume)?;
     let events = arguments.place.json || !stdout().is_terminal();
-    let mut repository = repository(arguments.place);
-    // Paths are of the directory that the command was given in.
+    let repository = absolute(repository(arguments.place))?;
+    let request = BackUpVolume {
+        volume,
+        repository,
+        tags: arguments.tag,
+        init: arguments.init,
+    };
+    let created = waited_for(settings, &request.volume, &request, events).await?;
+    end(Outcome::Created(created), events)
+}
+
+/// Has drover-vol restore a backup beside its volume.
+async fn verify_volume(
+    settings: &Settings,
+    arguments: VerifyArguments,
+) -> Result<u8, CommandError> {
+    let events = arguments.place.json || !stdout().is_terminal();
+    let request = VerifyBackup {
+        volume: volume_name(&arguments.backup.volume)?,
+        backup: arguments.backup,
+        repository: absolute(repository(arguments.place))?,
+    };
+    let verified = waited_for(settings, &request.volume, &request, events).await?;
+    end(Outcome::Verified(verified), events)
+}
+
+/// Paths are of the directory that the command was given in.
+fn absolute(mut repository: Repository) -> Result<Repository, CommandError> {
     for file in std::iter::once(&mut repository.password_file)
         .chain(&mut repository.options_file)
         .chain(&mut repository.cache)
@@ -159,17 +190,24 @@ async fn back_up_volume(
         *file = std::path::absolute(&*file)
             .map_err(|error| CommandError::refused(format!("`{}`: {error}", file.display())))?;
     }
-    let request = BackUpVolume {
-        volume,
-        repository,
-        tags: arguments.tag,
-        init: arguments.init,
-    };
-    let created = tokio::select! {
-        created = ask(settings, Process::Volumes, &request, LONGEST) => created?,
-        never = watch(settings, &request.volume, events) => match never {},
-    };
-    let outcome = Outcome::Created(created);
+    Ok(repository)
+}
+
+/// Has drover-vol do something with a volume, and shows how far it is.
+async fn waited_for<M: Method>(
+    settings: &Settings,
+    volume: &VolumeName,
+    request: &M,
+    events: bool,
+) -> Result<M::Answer, CommandError> {
+    tokio::select! {
+        done = ask(settings, Process::Volumes, request, LONGEST) => done,
+        never = watch(settings, volume, events) => match never {},
+    }
+}
+
+/// Tells what came of it.
+fn end(outcome: Outcome, events: bool) -> Result<u8, CommandError> {
     if events {
         let line = serde_json::to_string(&Event::Done { outcome }).map_err(died)?;
         output::line(&line);

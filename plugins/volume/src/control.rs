@@ -5,12 +5,13 @@ mod snapshots;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use drover_backup_protocol::Created;
+use drover_backup_protocol::{Created, Restored};
 use drover_control_api::plugin::{Identity, TornDown, WhoAreYou};
 use drover_control_api::volume::{
     BackUpVolume, BackupProgress, CompareSnapshot, CreateSnapshot, HowFar, MountSnapshot,
     PauseVolume, PoolReport, RemoveSnapshot, ResizeVolume, RestoreTrash, RollBack, SnapshotProject,
-    Snapshots, TearDownVolumes, VolumeEntry, VolumeReport, VolumeStatus, VolumeTable, Volumes,
+    Snapshots, TearDownVolumes, VerifyBackup, VolumeEntry, VolumeReport, VolumeStatus, VolumeTable,
+    Volumes,
 };
 use drover_control_api::{Empty, Failure, Method};
 use drover_http::control::{answer, decode};
@@ -195,6 +196,19 @@ impl Control {
             .map_err(|error| Error::Internal(format!("the backup was not made: {error}")))?
     }
 
+    /// In a task of its own, so that the scratch volume is removed also when whoever asked has gone.
+    async fn verify(&self, asked: VerifyBackup) -> Result<Restored> {
+        let record = self.work.catalogue.ready(&asked.volume)?;
+        let work = self.work.clone();
+        let verified =
+            tokio::spawn(
+                async move { work.verify(&record, &asked.repository, &asked.backup).await },
+            );
+        verified
+            .await
+            .map_err(|error| Error::Internal(format!("the backup was not verified: {error}")))?
+    }
+
     fn how_far(&self, asked: &BackupProgress) -> Result<HowFar> {
         let record = self.work.catalogue.ready(&asked.volume)?;
         let progress = self.work.progress(&record.id);
@@ -301,6 +315,9 @@ impl Control {
             }
             BackUpVolume::PATH => {
                 run::<BackUpVolume, _>(body, async |it| self.back_up(it).await).await
+            }
+            VerifyBackup::PATH => {
+                run::<VerifyBackup, _>(body, async |it| self.verify(it).await).await
             }
             RemoveSnapshot::PATH => {
                 run::<RemoveSnapshot, _>(body, async |it| {

@@ -99,7 +99,9 @@ fn last_backup(backups: &BackupHistory) -> Value {
 fn verification(found: &Verification) -> Value {
     match (&found.failure, found.verified_at) {
         (Some(failure), _) => json!({"failure": failure, "begunAt": rfc3339(found.begun_at)}),
-        (None, Some(at)) => json!({"verifiedAt": rfc3339(at), "id": found.id}),
+        (None, Some(at)) => {
+            json!({"verifiedAt": rfc3339(at), "id": found.id, "restored": found.restored})
+        }
         (None, None) => json!({"begunAt": rfc3339(found.begun_at)}),
     }
 }

@@ -5,6 +5,7 @@ mod create;
 mod device;
 mod elsewhere;
 mod notes;
+mod rehearsal;
 mod remove;
 mod snapshot;
 mod verify;
@@ -45,6 +46,7 @@ pub(crate) struct Work {
     /// Something was removed.
     pub(crate) removed: Notify,
     backups: backup::Workers,
+    rehearsals: rehearsal::Rehearsals,
     mounts: PathBuf,
     trash_window: u64,
     backup_password_file: Option<PathBuf>,
@@ -68,6 +70,7 @@ impl Work {
             released: Notify::new(),
             removed: Notify::new(),
             backups: backup::Workers::new(settings),
+            rehearsals: rehearsal::Rehearsals::default(),
             mounts: settings.state_dir.join("volumes/mounts"),
             trash_window: settings.volumes.trash_window.as_secs(),
             backup_password_file: settings.volumes.backup_password_file.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use drover_backup_protocol::{Created, Progress, Repository};
+use drover_backup_protocol::{Created, Progress, Repository, Restored, Selector};
 use drover_model::{BackendKind, ByteSize, SnapshotId, SnapshotName, VolumeId, VolumeName};
 use serde::{Deserialize, Serialize};
 
@@ -165,7 +165,19 @@ pub struct BackUpVolume {
 }
 method!(BackUpVolume, "/Drover.BackUpVolume", Created);
 
-/// Tell how far the backup of a volume is that is being made.
+/// Restore a backup of a volume to a scratch volume beside it, compare, and remove that again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyBackup {
+    /// Of which volume, which is there.
+    pub volume: VolumeName,
+    /// Which backup.
+    pub backup: Selector,
+    /// Where it is.
+    pub repository: Repository,
+}
+method!(VerifyBackup, "/Drover.VerifyBackup", Restored);
+
+/// Tell how far the backup of a volume is that is being made or verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupProgress {
     /// Of which volume.

@@ -86,7 +86,7 @@ pub struct VolumeOptions {
     /// `backup-schedule`: when backups are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_schedule: Option<Schedule>,
-    /// `verify-schedule`: when the latest backup is read back.
+    /// `verify-schedule`: when the latest backup is verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_schedule: Option<Schedule>,
     /// `on-remove`: what a removal does.

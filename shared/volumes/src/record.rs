@@ -93,7 +93,7 @@ pub struct BackupBase {
     pub to: String,
 }
 
-/// What became of reading backups back on a schedule.
+/// What became of verifying backups on a schedule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
     /// When the schedule ran last.
@@ -104,6 +104,9 @@ pub struct Verification {
     /// Its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// It was restored to a scratch volume, and not only read.
+    #[serde(default)]
+    pub restored: bool,
     /// What is wrong with the one after it, one sentence; `None` when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,

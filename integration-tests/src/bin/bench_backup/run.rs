@@ -29,6 +29,8 @@ pub(crate) struct Run {
 pub(crate) struct Programs {
     drover_backup: PathBuf,
     password: PathBuf,
+    /// Where keys that were derived are known, as they are to `drover-vol`'s workers.
+    keys: PathBuf,
     /// restic's, as it has one unless it is told otherwise.
     cache: PathBuf,
 }
@@ -47,15 +49,29 @@ impl Programs {
         Ok(Self {
             drover_backup,
             password,
+            keys: folder.join("memory/keys"),
             cache: folder.join("cache"),
         })
     }
 
+    /// As on a host that knows nothing of the repository.
     pub(crate) fn drover(&self, repository: &Path, operation: &Value) -> Result<Run> {
-        let request = json!({
-            "repository": {"url": repository, "password_file": self.password},
-            "operation": operation,
-        });
+        self.ask(
+            json!({"url": repository, "password_file": self.password}),
+            operation,
+        )
+    }
+
+    /// As on a host that backs up to it, now and again.
+    pub(crate) fn drover_again(&self, repository: &Path, operation: &Value) -> Result<Run> {
+        self.ask(
+            json!({"url": repository, "password_file": self.password, "keys": self.keys}),
+            operation,
+        )
+    }
+
+    fn ask(&self, repository: Value, operation: &Value) -> Result<Run> {
+        let request = json!({"repository": repository, "operation": operation});
         let begun = Instant::now();
         let mut child = Command::new(&self.drover_backup)
             .stdin(Stdio::piped())

@@ -83,6 +83,15 @@ fn a_device_is_sent_once_and_then_what_has_changed() {
     let new = fs::read(&path).unwrap();
     assert!(restore(&place, &first.backup.id, "old") == old);
     assert!(restore(&place, "latest", "new") == new);
+    let compare = |when: &str| {
+        place.work(Operation::Compare {
+            backup: format!("disk@{when}").parse().unwrap(),
+            with: source(&path, None),
+        })
+    };
+    assert!(matches!(compare("latest"), Ok(Outcome::Verified(_))));
+    let differs = compare(&first.backup.id).unwrap_err();
+    assert_eq!(differs.kind, FailureKind::Differs, "{}", differs.message);
     let said = place.restic(&["check", "--read-data"]);
     assert!(said.contains("no errors were found"), "{said}");
     for (id, wanted) in [(&first, &old), (&second, &new)] {

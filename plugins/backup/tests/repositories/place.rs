@@ -27,6 +27,7 @@ impl Place {
             password_file,
             options_file: None,
             cache: None,
+            keys: None,
             bandwidth: None,
         };
         Self { folder, repository }

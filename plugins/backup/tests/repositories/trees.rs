@@ -1,7 +1,7 @@
 //! Trees of files, there and back.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use drover_backup_protocol::{FailureKind, Operation, Outcome, Restore, Selector, Source, Target};
@@ -143,6 +143,26 @@ fn a_tree_comes_back_as_it_was() {
         place.work(verify(Some(tree.clone()))),
         Ok(Outcome::Verified(_))
     ));
+    let compare = || {
+        place.work(Operation::Compare {
+            backup: "pg".parse().unwrap(),
+            with: tree.clone(),
+        })
+    };
+    assert!(matches!(compare(), Ok(Outcome::Verified(_))));
+    let file = fs::File::options()
+        .write(true)
+        .open(source.join("data/base"));
+    let file = file.unwrap();
+    file.write_all_at(b"x", 299_999).unwrap();
+    for found in [compare(), place.work(verify(Some(tree.clone())))] {
+        let differs = found.unwrap_err();
+        assert_eq!(differs.kind, FailureKind::Differs);
+        assert!(differs.message.contains("data/base"), "{}", differs.message);
+    }
+    file.write_all_at(noise(1, 300_000).get(299_999..).unwrap(), 299_999)
+        .unwrap();
+    assert!(matches!(compare(), Ok(Outcome::Verified(_))));
     fs::write(source.join("data/deep/new"), "new").unwrap();
     let differs = place.work(verify(Some(tree))).unwrap_err();
     assert_eq!(differs.kind, FailureKind::Differs);

@@ -127,6 +127,9 @@ pub(crate) struct VerifyArguments {
     /// Compare with this; else each part is compared with its own hash
     #[arg(long, value_name = "PATH")]
     pub(super) source: Option<PathBuf>,
+    /// Restore it to a scratch volume beside the volume of this name, compare, and remove that again
+    #[arg(long, conflicts_with = "source")]
+    pub(super) restore: bool,
     #[command(flatten)]
     pub(super) place: Where,
 }

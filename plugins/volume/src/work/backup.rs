@@ -31,6 +31,8 @@ const AT_A_TIME: usize = 2;
 /// The workers that run.
 pub(crate) struct Workers {
     program: PathBuf,
+    /// Where workers keep keys in memory.
+    keys: PathBuf,
     host: String,
     slots: Semaphore,
     running: Mutex<BTreeMap<VolumeId, Running>>,
@@ -55,6 +57,7 @@ impl Workers {
         let host = settings.host_name.as_ref().map(ToString::to_string);
         Self {
             program: own.with_file_name(worker::PROGRAM),
+            keys: settings.run_dir.join("backup-keys"),
             host: host.unwrap_or_else(machine),
             slots: Semaphore::new(AT_A_TIME),
             running: Mutex::default(),
@@ -83,6 +86,8 @@ impl Workers {
 
     async fn run(&self, volume: &VolumeId, request: &Request) -> Result<Outcome> {
         let mut turn = self.turn(volume)?;
+        let mut request = request.clone();
+        request.repository.keys = Some(self.keys.clone());
         let stop = async {
             drop(turn.stop.wait_for(|stop| *stop).await);
         };
@@ -92,7 +97,7 @@ impl Workers {
                 running.progress = Some(progress);
             }
         };
-        worker::run(&self.program, request, told, stop).await
+        worker::run(&self.program, &request, told, stop).await
     }
 }
 
@@ -135,6 +140,7 @@ pub(super) fn repository(options: &VolumeOptions) -> Result<Repository> {
         password_file: password_file.into(),
         options_file: options.backup_options_file.as_ref().map(PathBuf::from),
         cache: None,
+        keys: None,
         bandwidth: None,
     })
 }
@@ -158,11 +164,13 @@ impl Work {
         running.contains_key(volume)
     }
 
-    /// How far the worker of a volume is, once it has told.
+    /// How far the worker of a volume is, or of the scratch volume that a backup of it is restored to, once it has told.
     pub(crate) fn progress(&self, volume: &VolumeId) -> Option<Progress> {
+        let scratch = self.rehearsals.scratch_of(volume);
         let running = &self.backups.running;
         let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.get(volume)?.progress
+        let of_scratch = scratch.and_then(|scratch| running.get(&scratch));
+        running.get(volume).or(of_scratch)?.progress
     }
 
     /// Waits for a turn among the backups of schedules; `None` when the process ends.
@@ -219,7 +227,7 @@ impl Work {
         })
     }
 
-    async fn restore_files(
+    pub(super) async fn restore_files(
         &self,
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
@@ -236,7 +244,7 @@ impl Work {
         outcome.and(detached)
     }
 
-    async fn write_back(
+    pub(super) async fn write_back(
         &self,
         record: &VolumeRecord,
         wanted: &Selector,

@@ -117,7 +117,7 @@ impl Work {
     }
 
     /// A snapshot that is only kept has no device.
-    async fn put_to_rest(&self, record: &VolumeRecord, snapshot: &SnapshotRecord) {
+    pub(super) async fn put_to_rest(&self, record: &VolumeRecord, snapshot: &SnapshotRecord) {
         let at = self.snapshot_point(&record.name, &snapshot.name);
         let object = Object::Snapshot(reference(snapshot));
         let Ok(backend) = self.pools.of(record.backend).await else {

@@ -1,19 +1,19 @@
-//! Backups that are read back on a schedule: every byte of the latest, each part compared with its own hash.
+//! Backups that are verified: the latest on a schedule, and others when asked.
 
 use std::sync::Arc;
 
-use drover_backup_protocol::{Operation, Outcome, Request, Restored, Selector};
+use drover_backup_protocol::{Operation, Outcome, Repository, Restored, Selector};
 use drover_volumes::record::{Verification, VolumeRecord};
 use tracing::{info, warn};
 
 use super::Work;
 use super::backup::repository;
 use crate::clock::now;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::worker;
 
 impl Work {
-    /// Reads the latest backup back that was made of a volume, and notes what was found.
+    /// Verifies the latest backup that was made of a volume, and notes what was found.
     pub(crate) async fn verify_on_schedule(self: Arc<Self>, record: VolumeRecord, due: u64) {
         let begun = Verification {
             begun_at: due,
@@ -27,14 +27,15 @@ impl Work {
         let Some(_slot) = self.backup_slot().await else {
             return;
         };
-        let ended = match self.verify(&record).await {
-            Ok(restored) => {
-                let (id, bytes) = (&restored.backup.id, restored.bytes);
-                info!(volume = %record.name, backup = id, bytes, "the backup is whole");
+        let ended = match self.verify_latest(&record).await {
+            Ok((found, restored)) => {
+                let (id, bytes) = (&found.backup.id, found.bytes);
+                info!(volume = %record.name, backup = id, bytes, restored, "the backup is whole");
                 Verification {
                     begun_at: due,
                     verified_at: Some(now()),
-                    id: Some(restored.backup.id),
+                    id: Some(found.backup.id),
+                    restored,
                     failure: None,
                 }
             }
@@ -52,23 +53,39 @@ impl Work {
         }
     }
 
-    async fn verify(&self, record: &VolumeRecord) -> Result<Restored> {
-        let backup = Selector {
+    async fn verify_latest(&self, record: &VolumeRecord) -> Result<(Restored, bool)> {
+        let repository = repository(&record.options)?;
+        let latest = Selector {
             volume: record.name.to_string(),
             when: None,
             host: None,
         };
-        let request = Request {
-            repository: repository(&record.options)?,
-            operation: Operation::Verify {
-                backup,
-                against: None,
-            },
-        };
-        match self.run_worker(&record.id, &request).await? {
-            Outcome::Verified(restored) => Ok(restored),
-            _ => Err(worker::foreign()),
+        match self.verify(record, &repository, &latest).await {
+            // Where it cannot be restored now, it is read at least.
+            Err(Error::Conflict(reason)) => {
+                info!(volume = %record.name, reason, "the backup is read, and not restored");
+                let read = Operation::Verify {
+                    backup: latest,
+                    against: None,
+                };
+                match self.ask_worker(&record.id, &repository, read).await? {
+                    Outcome::Verified(restored) => Ok((restored, false)),
+                    _ => Err(worker::foreign()),
+                }
+            }
+            restored => restored.map(|restored| (restored, true)),
         }
+    }
+
+    /// Restores a backup of a volume to a scratch volume and compares it.
+    pub(crate) async fn verify(
+        &self,
+        record: &VolumeRecord,
+        repository: &Repository,
+        wanted: &Selector,
+    ) -> Result<Restored> {
+        let backup = self.find(repository, wanted).await?;
+        self.rehearse(record, repository, &backup).await
     }
 
     fn note_verification(&self, record: &VolumeRecord, found: Verification) -> Result<()> {

@@ -25,6 +25,7 @@ fn repository(plugin: &Plugin) -> Repository {
         password_file: plugin.path("password"),
         options_file: None,
         cache: None,
+        keys: None,
         bandwidth: None,
     }
 }

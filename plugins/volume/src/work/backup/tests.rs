@@ -1,7 +1,9 @@
 //! Backups and restores by the real worker, in a mount namespace of their own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use drover_daemon::BackendChoice;
 use drover_engine::Engine;
@@ -87,6 +89,7 @@ impl Lab {
                 password_file: self.folder.path().join("password"),
                 options_file: None,
                 cache: None,
+                keys: None,
                 bandwidth: None,
             },
             operation: Operation::Create(create),
@@ -124,6 +127,7 @@ fn open(folder: &TempDir, backend: BackendChoice) -> Arc<Work> {
 fn open_with(folder: &TempDir, backend: BackendChoice, records: &str) -> Arc<Work> {
     let mut settings = Settings {
         state_dir: folder.path().join("state"),
+        run_dir: folder.path().join("run"),
         ..Settings::default()
     };
     settings.volumes.backend = backend;
@@ -250,6 +254,68 @@ fn a_schedule_backs_up_what_a_snapshot_kept_and_removes_it() {
     }
 }
 
+/// The largest file of the repository, with data.
+fn largest_pack(repository: &Path) -> PathBuf {
+    let folders = fs::read_dir(repository.join("data")).unwrap();
+    let packs = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    let packs = packs.map(|pack| pack.unwrap().path());
+    packs
+        .max_by_key(|pack| pack.metadata().unwrap().len())
+        .unwrap()
+}
+
+#[test]
+fn a_backup_is_restored_beside_its_volume_and_compared() {
+    let Some(lab) = btrfs() else { return };
+    let options = [("backup-schedule", "daily"), ("verify-schedule", "weekly")];
+    lab.create("pg", &options).unwrap();
+    let at = lab.attached("pg");
+    fs::write(at.join("rows"), vec![7; 100_000]).unwrap();
+    std::os::unix::fs::symlink("rows", at.join("link")).unwrap();
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o1770)).unwrap();
+    let work = || lab.work.clone();
+    lab.runtime
+        .block_on(work().back_up_on_schedule(lab.record("pg"), 1));
+    let backup = lab.record("pg").backups.last.unwrap();
+    let verify = |due| {
+        lab.runtime
+            .block_on(work().verify_on_schedule(lab.record("pg"), due));
+        // Nothing of the scratch volume is left.
+        assert_eq!(lab.work.catalogue.volumes().len(), 1);
+        let backend = lab.work.pools.all().remove(0).backend;
+        let own = BTreeSet::from([Object::Volume(lab.record("pg").id)]);
+        assert_eq!(backend.objects().unwrap(), own);
+        lab.record("pg").backups.verification.unwrap()
+    };
+    let found = verify(2);
+    assert_eq!((found.failure, found.restored), (None, true));
+    assert_eq!(found.id, Some(backup.id));
+    let pack = largest_pack(&lab.folder.path().join("repository"));
+    let mut damaged = fs::read(&pack).unwrap();
+    damaged[20] ^= 1;
+    fs::write(&pack, damaged).unwrap();
+    let failure = verify(3).failure.unwrap();
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    assert!(failure.contains(name), "{failure}");
+}
+
+#[test]
+fn a_backup_that_would_fill_the_pool_is_only_read() {
+    let Some(lab) = btrfs() else { return };
+    lab.create("pg", &[("backup-schedule", "daily")]).unwrap();
+    let rows = fs::File::create(lab.attached("pg").join("rows")).unwrap();
+    // More than the pool holds, of which nothing is written.
+    rows.set_len(1 << 30).unwrap();
+    lab.runtime
+        .block_on(lab.work.clone().back_up_on_schedule(lab.record("pg"), 1));
+    let work = lab.work.clone();
+    lab.runtime
+        .block_on(work.verify_on_schedule(lab.record("pg"), 2));
+    let found = lab.record("pg").backups.verification.unwrap();
+    assert_eq!((found.failure, found.restored), (None, false));
+    assert!(found.verified_at.is_some());
+}
+
 #[test]
 fn a_backup_to_another_place_leaves_the_failure_of_the_schedule() {
     let Some(lab) = btrfs() else { return };
@@ -268,6 +334,7 @@ fn a_backup_to_another_place_leaves_the_failure_of_the_schedule() {
                 password_file: path("elsewhere"),
                 options_file: None,
                 cache: None,
+                keys: None,
                 bandwidth: None,
             },
             tags: vec!["asked".to_owned()],
