@@ -12,6 +12,7 @@ pub mod loop_file;
 pub mod mounts;
 mod notes;
 pub mod program;
+mod space;
 mod thin;
 pub mod walk;
 

@@ -31,7 +31,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::loop_file::LoopDevice;
-use crate::mounts;
+use crate::{mounts, space};
 use file_system::Staged;
 use helper::Helper;
 use lvm::Lvm;
@@ -364,7 +364,11 @@ impl Backend for Thin {
     }
 
     fn pool(&self) -> Result<PoolState> {
-        self.pool_state()
+        let mut state = self.pool_state()?;
+        if let ThinPlace::LoopFile { file, .. } = &self.place {
+            space::limit_to_file(&mut state, file, "copy what you need from its volumes")?;
+        }
+        Ok(state)
     }
 
     /// What it costs is what has changed, not what there is.

@@ -97,6 +97,7 @@ of_thin_pools! {
     a_process_for_lvm_that_dies_is_started_anew,
     a_pool_is_found_again_after_a_reboot,
     a_pool_that_there_is_is_used,
+    a_file_on_a_small_disk_counts_what_the_disk_has,
     damaged_metadata_is_told_with_the_remedy,
 }
 

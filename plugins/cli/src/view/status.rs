@@ -291,12 +291,13 @@ fn volume_text(report: &VolumeReport) -> String {
         ", without snapshots and limits of size"
     };
     format!(
-        "{} on {}{limits} ({}, {} of {} used){trash}",
+        "{} on {}{limits} ({}, {} of {} used){trash}; {}",
         report.volumes,
         pool.backend,
         pool.place,
         bytes_text(pool.used),
         bytes_text(pool.capacity),
+        pool.reason,
     )
 }
 
@@ -352,6 +353,25 @@ mod tests {
         let view = view(Some(answer), processes, 1_790_000_000);
         assert_golden("status", &view.render());
         assert_golden("status-json", &serde_json::to_string_pretty(&view).unwrap());
+    }
+
+    #[test]
+    fn where_volumes_lie_is_told_with_the_reason() {
+        let told = include_str!("../../tests/answers/volume-status.json");
+        let mut report: VolumeReport = serde_json::from_str(told).unwrap();
+        let text = volume_text(&report);
+        assert!(
+            text.ends_with("; the state directory is on no btrfs, so there is one in a loop file"),
+            "{text}"
+        );
+        let reason = "no btrfs is to be had: install the package btrfs-progs";
+        let pool = report.pool.as_mut().unwrap();
+        pool.snapshots = false;
+        pool.reason = reason.to_owned();
+        let text = volume_text(&report);
+        for part in ["without snapshots and limits of size", reason] {
+            assert!(text.contains(part), "no `{part}`: {text}");
+        }
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! The file system beneath: one in a loop file, and how full any is.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_model::ByteSize;
 use nix::mount::{MsFlags, mount};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use tracing::info;
 
 use super::{open, request};
 use crate::backend::PoolState;
 use crate::error::{Error, Result};
+use crate::space::{self, Space};
 use crate::{loop_file, mounts, program};
 
 /// How long making a file system may take.
@@ -172,25 +172,6 @@ impl LoopPool {
     }
 }
 
-/// The space of a file system, bytes.
-struct Space {
-    capacity: u64,
-    available: u64,
-    read_only: bool,
-}
-
-impl Space {
-    fn of(path: &Path) -> Result<Self> {
-        let found = statvfs(path).map_err(|errno| Error::system("look at", path)(errno.into()))?;
-        let block = found.fragment_size();
-        Ok(Self {
-            capacity: found.blocks().saturating_mul(block),
-            available: found.blocks_available().saturating_mul(block),
-            read_only: found.flags().contains(FsFlags::ST_RDONLY),
-        })
-    }
-}
-
 /// How a pool at `base` is, which lies in `file` or on a file system of its own.
 pub(super) fn state(base: &Path, file: Option<&Path>) -> Result<PoolState> {
     let mut state = plain_state(base)?;
@@ -199,23 +180,8 @@ pub(super) fn state(base: &Path, file: Option<&Path>) -> Result<PoolState> {
         return Ok(state);
     };
     state.place = format!("loop file {}", file.display());
-    let Ok(found) = fs::metadata(file) else {
-        state.complaints.push(format!(
-            "the loop file `{}` is gone: what is on it goes with the next restart; copy it from `{}`",
-            file.display(),
-            base.display()
-        ));
-        return Ok(state);
-    };
-    // The file is sparse. What it may yet take has to be free beneath it, or writes to it fail.
-    let beneath = Space::of(file.parent().unwrap_or(file))?.available;
-    let taken = found.blocks().saturating_mul(512);
-    let free = state.capacity.saturating_sub(state.used);
-    let already = taken.saturating_sub(state.used);
-    let can_grow = beneath.saturating_add(already);
-    if can_grow < free {
-        state.used = state.capacity.saturating_sub(can_grow);
-    }
+    let remains = format!("copy it from `{}`", base.display());
+    space::limit_to_file(&mut state, file, &remains)?;
     Ok(state)
 }
 

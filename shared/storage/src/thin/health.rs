@@ -1,7 +1,7 @@
 //! How the pool is: its figures, and what is not as it should be.
 
 use super::report::PoolStatus;
-use super::{Thin, ThinPlace};
+use super::Thin;
 use crate::backend::PoolState;
 use crate::error::Result;
 
@@ -59,14 +59,6 @@ impl Thin {
                     state.complaints.push(sentence);
                 }
             }
-        }
-        if let ThinPlace::LoopFile { file, .. } = &self.place
-            && !file.exists()
-        {
-            state.complaints.push(format!(
-                "the loop file `{}` is gone: copy what you need from the volumes before the next restart",
-                file.display()
-            ));
         }
         state
     }

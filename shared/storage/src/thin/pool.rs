@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_model::ByteSize;
-use nix::sys::statvfs::statvfs;
 use tracing::{debug, info};
 
 use super::helper::Helper;
@@ -16,6 +15,7 @@ use super::name;
 use super::report::LogicalVolume;
 use crate::error::{Error, Result};
 use crate::loop_file::{self, LoopDevice};
+use crate::space::Space;
 use crate::{mounts, program};
 
 /// Less than this is no pool, bytes.
@@ -265,10 +265,7 @@ pub(super) fn remove_file(file: &Path, state: &Path) -> Result<()> {
 fn make_file(file: &Path, size: Option<ByteSize>) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     mounts::make_directory(folder)?;
-    let found = statvfs(folder).map_err(|errno| Error::system("look at", folder)(errno.into()))?;
-    let free = found
-        .blocks_available()
-        .saturating_mul(found.fragment_size());
+    let free = Space::of(folder)?.available;
     let size = size.map_or(free / 2, ByteSize::bytes) / 4096 * 4096;
     if size < LEAST {
         return Err(Error::Full(format!(

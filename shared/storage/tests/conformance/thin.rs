@@ -35,6 +35,20 @@ fn of(size: &str, file_system: Option<FileSystem>) -> Shape {
     }
 }
 
+/// A file that may become larger than its disk: what the disk does not have counts as used.
+pub(crate) fn a_file_on_a_small_disk_counts_what_the_disk_has(lab: &Lab) {
+    let disk = lab.folder.path().join("small");
+    fs::create_dir(&disk).unwrap();
+    let words = ["-t", "tmpfs", "-o", "size=300M", "tmpfs"];
+    run("mount", &[&words[..], &[disk.to_str().unwrap()]].concat());
+    let thin = open_thin_at(thin_file(&disk), &disk).unwrap();
+    let pool = thin.pool().unwrap();
+    assert!(pool.capacity > 400 << 20, "{pool:?}");
+    assert!(pool.capacity - pool.used <= 300 << 20, "{pool:?}");
+    thin.close(true).unwrap();
+    run("umount", &[disk.to_str().unwrap()]);
+}
+
 pub(crate) fn what_a_kill_left_of_a_volume_is_tidied_away(lab: &Lab) {
     lab.make(1);
     lab.backend.create(&volume(2), &Shape::default()).unwrap();
