@@ -1,7 +1,7 @@
 //! How the pool is: its figures, and what is not as it should be.
 
-use super::report::PoolStatus;
 use super::Thin;
+use super::report::PoolStatus;
 use crate::backend::PoolState;
 use crate::error::Result;
 
