@@ -35,6 +35,7 @@ fn moved(lab: &mut Lab) -> Result<()> {
     asked_for(one)?;
     several_at_once(one)?;
     on_a_terminal(one)?;
+    rehearsed(one)?;
     backed_up(one)?;
     let from = format!("/proc/{}/root{REPOSITORY}", one.init()?);
     let two = lab.host(1)?;
@@ -133,6 +134,37 @@ fn on_a_terminal(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// A backup is restored beside its volume and compared; nothing of that stays, also when drover-vol is killed meanwhile.
+fn rehearsed(host: &Host) -> Result<()> {
+    let verify = "drover backup verify first --restore --from /var/lib/several --password-file /root/password";
+    let told = host.run(&format!("{verify} | tail -n 1"))?;
+    let told: Value = serde_json::from_str(&told)?;
+    let (kind, bytes) = (&told["outcome"]["kind"], &told["outcome"]["bytes"]);
+    ensure!(kind == "verified" && *bytes == 8 << 20, "{told}");
+    let scratch = |is_there: bool| {
+        // One of the schedule may be there as well, for a moment.
+        let mounts = host.run("grep /volumes/restores/ /proc/mounts || true")?;
+        ensure!(mounts.is_empty() != is_there, "{mounts}");
+        Ok(())
+    };
+    wait::until("the scratch volume to go", wait::seconds(20), || {
+        scratch(false)
+    })?;
+    host.run(&format!(
+        "({verify} --bandwidth 1M > /root/rehearsal 2>&1 &) ; true"
+    ))?;
+    wait::until("a scratch volume", wait::seconds(20), || scratch(true))?;
+    let shown = host.run("docker volume ls -q")?;
+    ensure!(!shown.contains("verify-"), "the engine sees it: {shown}");
+    host.kill("drover-vol", "KILL")?;
+    wait::until("the scratch volume to go", wait::seconds(30), || {
+        scratch(false)
+    })?;
+    let left = host.run("ls /var/lib/drover/volumes/restores")?;
+    ensure!(left.is_empty(), "{left}");
+    Ok(())
+}
+
 /// Waits for the schedule, and sees what is told of it.
 fn backed_up(host: &Host) -> Result<()> {
     wait::until("a backup of the schedule", wait::seconds(120), || {
@@ -155,7 +187,7 @@ fn backed_up(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The schedule reads back what was made; and tells of damage, with the backup that it is in.
+/// The schedule restores what was made and compares it; and tells of damage, with the backup that it is in.
 fn verified(host: &Host) -> Result<()> {
     let told = |what: &str| {
         wait::until(what, wait::seconds(130), || {
@@ -164,7 +196,8 @@ fn verified(host: &Host) -> Result<()> {
             Ok(status)
         })
     };
-    told("verifiedAt")?;
+    let (found, _) = told("verifiedAt")?;
+    ensure!(found.contains("\"restored\":true"), "{found}");
     host.run(&format!(
         "for f in $(find {REPOSITORY}/data -type f); do chmod u+w $f; printf X | dd of=$f bs=1 seek=40 conv=notrunc; done"
     ))?;

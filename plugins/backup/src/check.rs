@@ -26,16 +26,20 @@ type Faults = BTreeMap<String, String>;
 /// Looks for damage.
 pub(crate) fn check(session: &Session, read_data: bool) -> Result<Checked> {
     let lock = session.lock(Mode::Shared)?;
+    // A backup may end meanwhile. What refers to something else is looked at before that: it was there first.
+    let snapshots = session.files.list(FileType::Snapshot)?;
+    let mut faults = Faults::new();
+    let (index, expected) = load_index(session, &mut faults)?;
     let listed = list(session)?;
-    let mut faults = hashes(session, &listed, read_data)?;
     let packs: HashMap<Id, u64> = listed
         .iter()
         .filter(|(kind, _, _)| *kind == FileType::Pack)
         .map(|(_, id, size)| (*id, *size))
         .collect();
-    let index = load_index(session, &packs, &mut faults)?;
+    compare(&expected, &packs, &mut faults);
+    faults.extend(hashes(session, &listed, read_data)?);
     headers(session, &packs, &index, &mut faults)?;
-    let mut problems = backups(session, &index, &packs, &mut faults)?;
+    let mut problems = backups(session, &snapshots, (&index, &packs), &mut faults)?;
     // What no backup needs is told all the same; `backups` has taken out what it told.
     problems.extend(faults.into_iter().map(|(file, what)| Problem {
         file: Some(file),
@@ -105,9 +109,10 @@ fn hashes(session: &Session, listed: &[Listed], read_data: bool) -> Result<Fault
     }
 }
 
-/// Reads the index as far as it can be read, and compares it with the packs that are there.
-fn load_index(session: &Session, packs: &HashMap<Id, u64>, faults: &mut Faults) -> Result<Index> {
+/// Reads the index as far as it can be read; tells which packs it knows, with the sizes that they should have.
+fn load_index(session: &Session, faults: &mut Faults) -> Result<(Index, HashMap<Id, u64>)> {
     let mut whole = Index::default();
+    let mut expected = HashMap::new();
     for (id, _) in session.files.list(FileType::Index)? {
         let path = path_of(FileType::Index, &id);
         let Some(sealed) = session.files.read_path(&path)? else {
@@ -116,30 +121,30 @@ fn load_index(session: &Session, packs: &HashMap<Id, u64>, faults: &mut Faults) 
         let file = match index::read(&session.codec, &path, &sealed) {
             Ok(file) => file,
             Err(_) => {
-                faults
-                    .entry(path)
-                    .or_insert_with(|| "it cannot be read".to_owned());
+                faults.insert(path, "it cannot be read".to_owned());
                 continue;
             }
         };
         for pack in &file.packs {
             whole.add(pack);
-            let path = path_of(FileType::Pack, &pack.id);
-            match packs.get(&*pack.id) {
-                None => {
-                    faults.insert(path, "it is not there".to_owned());
-                }
-                Some(size) if *size != u64::from(pack.pack_size()) => {
-                    faults.insert(
-                        path,
-                        format!("it has {size} bytes, and should have {}", pack.pack_size()),
-                    );
-                }
-                Some(_) => {}
-            }
+            expected.insert(*pack.id, u64::from(pack.pack_size()));
         }
     }
-    Ok(whole)
+    Ok((whole, expected))
+}
+
+/// Compares the packs that the index knows with those that are there.
+fn compare(expected: &HashMap<Id, u64>, packs: &HashMap<Id, u64>, faults: &mut Faults) {
+    for (pack, expected) in expected {
+        let what = match packs.get(pack) {
+            None => "it is not there".to_owned(),
+            Some(size) if size != expected => {
+                format!("it has {size} bytes, and should have {expected}")
+            }
+            Some(_) => continue,
+        };
+        faults.insert(path_of(FileType::Pack, pack), what);
+    }
 }
 
 /// Packs that no index knows are of a backup that runs, or of one that did not end, unless they cannot be read.
@@ -166,8 +171,8 @@ fn headers(
 /// What each backup needs, and which problems it meets there.
 fn backups(
     session: &Session,
-    index: &Index,
-    packs: &HashMap<Id, u64>,
+    snapshots: &[(Id, u64)],
+    (index, packs): (&Index, &HashMap<Id, u64>),
     faults: &mut Faults,
 ) -> Result<Vec<Problem>> {
     let bad: HashSet<Id> = packs
@@ -183,9 +188,9 @@ fn backups(
         seen: HashMap::new(),
         found: BTreeMap::new(),
     };
-    for (id, _) in session.files.list(FileType::Snapshot)? {
-        let path = path_of(FileType::Snapshot, &id);
-        let name = catalog::text_of(&id);
+    for (id, _) in snapshots {
+        let path = path_of(FileType::Snapshot, id);
+        let name = catalog::text_of(id);
         let Some(sealed) = session.files.read_path(&path)? else {
             continue;
         };
@@ -277,6 +282,82 @@ impl Walk<'_> {
                 needs.insert((path_of(FileType::Pack, pack), what));
             }
             Some(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use drover_backup_protocol::{Create, Repository, Source};
+
+    use super::*;
+    use crate::report::Reporter;
+    use crate::repository::Make;
+    use crate::storage;
+    use crate::storage::watched::{Watch, Watched};
+
+    /// The names of all files beneath a folder.
+    fn names(folder: &Path) -> HashSet<String> {
+        let entries = std::fs::read_dir(folder).unwrap().flatten();
+        let names = entries.flat_map(|entry| match entry.path().is_dir() {
+            true => names(&entry.path()),
+            false => HashSet::from([entry.file_name().into_string().unwrap()]),
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn a_backup_that_ends_meanwhile_is_no_damage() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("password"), "x").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path("password"), mode).unwrap();
+        let place = Repository {
+            url: path("repository").display().to_string(),
+            password_file: path("password"),
+            options_file: None,
+            cache: None,
+            keys: Some(path("keys")),
+            bandwidth: None,
+        };
+        let reporter = Reporter::new(Box::new(std::io::sink()));
+        let (session, _) = Session::open(&place, Make::IfMissing, &reporter).unwrap();
+        let before = names(&path("repository"));
+        std::fs::write(path("image"), [7; 100_000]).unwrap();
+        let create = Create {
+            volume: "disk".to_owned(),
+            host: "one".to_owned(),
+            time: None,
+            tags: Vec::new(),
+            facts: BTreeMap::new(),
+            source: Source::Block {
+                path: path("image"),
+                size: 100_000,
+                changed: None,
+            },
+            parent: None,
+            init: false,
+        };
+        crate::save::create(&session, &create).unwrap();
+        let late = &names(&path("repository")) - &before;
+        assert_eq!(late.len(), 4, "two packs, an index, a snapshot: {late:?}");
+        // Opening, locking and checking list less often.
+        for after in 0..20 {
+            let watch = Watch {
+                late: late.clone(),
+                after,
+                ..Watch::default()
+            };
+            let watched = Watched {
+                inner: storage::open(&place).unwrap(),
+                watch: watch.into(),
+            };
+            let session = Session::of(Box::new(watched), &place, Make::Never, &reporter);
+            let checked = check(&session.unwrap().0, true).unwrap();
+            assert_eq!(checked.problems, [], "after {after} lists");
         }
     }
 }

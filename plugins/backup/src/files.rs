@@ -139,7 +139,7 @@ impl Files {
     fn make_sure(&self, path: &str, content: &[Bytes], read_back: bool) -> Result<()> {
         let length: usize = content.iter().map(Bytes::len).sum();
         let kept = if read_back {
-            let found = self.storage.read(path)?;
+            let found = self.read_path(path)?;
             found.is_some_and(|found| found == content.concat())
         } else {
             let size = self.storage.size(path)?;
@@ -160,6 +160,11 @@ impl Files {
     /// Removes a file by its path.
     pub(crate) fn remove_path(&self, path: &str) -> Result<()> {
         self.storage.remove(path)
+    }
+
+    /// Removes what is left of files that were never finished. Nobody else may be writing.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        self.storage.sweep()
     }
 
     /// Whether snapshots that the library writes are not written: until everything was looked at.
@@ -287,5 +292,39 @@ impl WriteBackend for Backend {
         self.0
             .remove_path(&path_of(kind, id))
             .map_err(|error| self.0.note(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_backup_protocol::Repository;
+
+    use super::*;
+    use crate::storage;
+
+    #[test]
+    fn all_that_goes_there_and_comes_back_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Repository {
+            url: folder.path().display().to_string(),
+            password_file: Default::default(),
+            options_file: None,
+            cache: None,
+            keys: None,
+            bandwidth: None,
+        };
+        let reporter = Reporter::new(Box::new(std::io::sink()));
+        let files = Files::new(storage::open(&place).unwrap(), reporter.clone());
+        let seen = || (reporter.meter().sent(), reporter.meter().fetched());
+        let id = Id::new([1; 32]);
+        let content = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+        files.write(FileType::Pack, &id, &content).unwrap();
+        assert_eq!(seen(), (6, 0));
+        // Anything but a pack is read back.
+        files.write(FileType::Index, &id, &content).unwrap();
+        assert_eq!(seen(), (12, 6));
+        files.read_part(FileType::Pack, &id, 2, 3).unwrap();
+        files.read(FileType::Index, &id).unwrap();
+        assert_eq!(seen(), (12, 15));
     }
 }

@@ -94,4 +94,28 @@ mod tests {
         assert_eq!(limit.pay(1000, later), Duration::from_secs(1));
         assert_eq!(Limit::default().pay(1 << 40, now), Duration::ZERO);
     }
+
+    #[test]
+    fn no_more_than_the_rate_goes_through_whatever_its_pieces() {
+        let rate = 1 << 20;
+        let mut limit = Limit { rate, paid: None };
+        let begin = Instant::now();
+        // Of several who send at the same time, each waits for all before it.
+        let (mut now, mut through) = (begin, 0);
+        for number in 0..1000_u64 {
+            let bytes = number * 7919 % 300_000;
+            let wait = limit.pay(bytes, now);
+            through += bytes;
+            if number % 3 == 0 {
+                now += wait;
+            }
+        }
+        now += limit.pay(0, now);
+        let nanoseconds = u128::from(through) * 1_000_000_000 / u128::from(rate);
+        let least = Duration::from_nanos(u64::try_from(nanoseconds).unwrap());
+        let taken = now - begin;
+        // Each of them is rounded down to a nanosecond.
+        assert!(taken + Duration::from_nanos(1000) >= least, "{taken:?}");
+        assert!(taken <= least, "nobody was idle: {taken:?}");
+    }
 }

@@ -18,7 +18,7 @@ use crate::index::Index;
 use crate::known::Known;
 use crate::lock::{Lock, Mode};
 use crate::report::{Bars, Reporter};
-use crate::storage;
+use crate::storage::{self, Storage};
 
 /// The format of repositories that is read and written.
 const VERSION: u32 = 2;
@@ -52,9 +52,19 @@ pub(crate) enum Make {
 impl Session {
     /// Opens a repository; with it comes whether it was made now.
     pub(crate) fn open(place: &Place, make: Make, reporter: &Reporter) -> Result<(Self, bool)> {
+        Self::of(storage::open(place)?, place, make, reporter)
+    }
+
+    /// Opens the repository in a storage.
+    pub(crate) fn of(
+        storage: Box<dyn Storage>,
+        place: &Place,
+        make: Make,
+        reporter: &Reporter,
+    ) -> Result<(Self, bool)> {
         reporter.meter().limit(place.bandwidth);
         let password = password(&place.password_file)?;
-        let files = Arc::new(Files::new(storage::open(place)?, reporter.clone()));
+        let files = Arc::new(Files::new(storage, reporter.clone()));
         let there = !files.list(FileType::Config)?.is_empty();
         if !there && make == Make::Never {
             return Err(missing(&files));
@@ -339,66 +349,16 @@ fn damaged_key(files: &Files, id: &Id) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use bytes::Bytes;
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::storage::Storage;
-
-    /// A storage that counts how often a key is read.
-    #[derive(Debug)]
-    struct Counting {
-        inner: Box<dyn Storage>,
-        keys: Arc<AtomicUsize>,
-    }
-
-    impl Storage for Counting {
-        fn location(&self) -> String {
-            self.inner.location()
-        }
-
-        fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
-            self.inner.list(folder)
-        }
-
-        fn read(&self, path: &str) -> Result<Option<Bytes>> {
-            if path.starts_with("keys/") {
-                self.keys.fetch_add(1, Ordering::Relaxed);
-            }
-            self.inner.read(path)
-        }
-
-        fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Bytes> {
-            self.inner.read_range(path, offset, length)
-        }
-
-        fn write(&self, path: &str, content: &[Bytes]) -> Result<()> {
-            self.inner.write(path, content)
-        }
-
-        fn write_new(&self, path: &str, content: &[Bytes]) -> Result<bool> {
-            self.inner.write_new(path, content)
-        }
-
-        fn remove(&self, path: &str) -> Result<()> {
-            self.inner.remove(path)
-        }
-
-        fn size(&self, path: &str) -> Result<Option<u64>> {
-            self.inner.size(path)
-        }
-
-        fn create(&self) -> Result<()> {
-            self.inner.create()
-        }
-    }
+    use crate::storage::watched::{Watch, Watched};
 
     struct Lab {
         _folder: tempfile::TempDir,
         place: Place,
         files: Arc<Files>,
-        keys: Arc<AtomicUsize>,
+        watch: Arc<Watch>,
     }
 
     impl Lab {
@@ -414,10 +374,10 @@ mod tests {
                 keys: Some(path("keys")),
                 bandwidth: None,
             };
-            let keys = Arc::default();
-            let storage = Counting {
+            let watch = Arc::default();
+            let storage = Watched {
                 inner: storage::open(&place).unwrap(),
-                keys: Arc::clone(&keys),
+                watch: Arc::clone(&watch),
             };
             let reporter = Reporter::new(Box::new(std::io::sink()));
             let files = Arc::new(Files::new(Box::new(storage), reporter.clone()));
@@ -427,16 +387,16 @@ mod tests {
                 _folder: folder,
                 place,
                 files,
-                keys,
+                watch,
             }
         }
 
         /// Opens it; with it comes how often a key was read, which is as often as one is derived.
         fn unlock(&self, password: &str) -> (Result<()>, usize) {
-            self.keys.store(0, Ordering::Relaxed);
+            self.watch.keys.store(0, Ordering::Relaxed);
             let reporter = Reporter::new(Box::new(std::io::sink()));
             let opened = unlock(&self.files, &self.place, password, &reporter);
-            (opened.map(drop), self.keys.load(Ordering::Relaxed))
+            (opened.map(drop), self.watch.keys.load(Ordering::Relaxed))
         }
     }
 

@@ -6,6 +6,8 @@
 mod directory;
 mod remote;
 mod url;
+#[cfg(test)]
+pub(crate) mod watched;
 
 use std::time::Duration;
 
@@ -14,6 +16,13 @@ use drover_backup_protocol::Repository;
 
 use crate::failure::Result;
 pub(crate) use url::{Location, read_secret};
+
+/// What restic waits between two looks at the locks.
+const LISTING_DELAY: Duration = Duration::from_millis(200);
+
+/// The folders in which files are left that were never finished, and what is in their names.
+const SWEPT: [&str; 3] = ["data", "index", "snapshots"];
+const UNFINISHED: &str = ".drover-";
 
 /// The files of a repository.
 pub(crate) trait Storage: Send + Sync + std::fmt::Debug {
@@ -41,10 +50,15 @@ pub(crate) trait Storage: Send + Sync + std::fmt::Debug {
     /// The size of a file; `None` when it is not there.
     fn size(&self, path: &str) -> Result<Option<u64>>;
 
+    /// Removes what is left of files that were never finished. Nobody else may be writing.
+    fn sweep(&self) -> Result<()> {
+        // What is not whole is not there.
+        Ok(())
+    }
+
     /// How long a file may be there before every process finds it in a list.
     fn listing_delay(&self) -> Duration {
-        // What restic waits between two looks at the locks.
-        Duration::from_millis(200)
+        LISTING_DELAY
     }
 
     /// Makes what has to be there before the first file is written.

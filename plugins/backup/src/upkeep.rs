@@ -153,7 +153,7 @@ pub(crate) fn prune(session: &Session) -> Result<Pruned> {
     })
 }
 
-/// Removes packs that were cut off, which no index knows and nobody can read.
+/// Removes packs that were cut off, which no index knows and nobody can read, and files that never got their names.
 fn remove_broken(session: &Session, index: &Index) -> Result<()> {
     for (id, _) in session.files.list(FileType::Pack)? {
         if !index.knows_pack(&id) {
@@ -161,7 +161,7 @@ fn remove_broken(session: &Session, index: &Index) -> Result<()> {
             session.files.remove_path(&path_of(FileType::Pack, &id))?;
         }
     }
-    Ok(())
+    session.files.sweep()
 }
 
 /// The size of everything that prune may change.

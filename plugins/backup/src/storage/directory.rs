@@ -14,7 +14,7 @@ use nix::sys::statfs::{
     XFS_SUPER_MAGIC, statfs,
 };
 
-use super::Storage;
+use super::{LISTING_DELAY, SWEPT, Storage, UNFINISHED};
 use crate::failure::{Result, failure};
 
 /// The folders of a repository.
@@ -67,7 +67,8 @@ impl Directory {
         }
     }
 
-    fn walk(folder: &Path, found: &mut Vec<(String, u64)>) -> std::io::Result<()> {
+    /// Calls `see` with the path and the size of each file beneath a folder.
+    fn walk(folder: &Path, see: &mut impl FnMut(PathBuf, u64)) -> std::io::Result<()> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -77,10 +78,10 @@ impl Directory {
             let entry = entry?;
             let kind = entry.file_type()?;
             if kind.is_dir() {
-                Self::walk(&entry.path(), found)?;
-            } else if let (true, Some(name)) = (kind.is_file(), entry.file_name().to_str()) {
+                Self::walk(&entry.path(), see)?;
+            } else if kind.is_file() {
                 match entry.metadata() {
-                    Ok(metadata) => found.push((name.to_owned(), metadata.len())),
+                    Ok(metadata) => see(entry.path(), metadata.len()),
                     // Another process has removed it meanwhile.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
@@ -88,6 +89,10 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    fn name_of(path: &Path) -> Option<&str> {
+        path.file_name()?.to_str()
     }
 
     /// Writes a file beside its place, and gives it its name when it is whole. What `lasts` is on the disk then.
@@ -105,7 +110,7 @@ impl Directory {
             .create(folder)?;
         // restic ignores files of other names than its own in these folders.
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".drover-{}-{serial}", std::process::id());
+        let name = format!("{UNFINISHED}{}-{serial}", std::process::id());
         let unfinished = folder.join(name);
         let written = Self::write_new(&unfinished, content, lasts)
             .and_then(|()| give_name(&unfinished, path))
@@ -143,7 +148,10 @@ impl Storage for Directory {
     fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
         let folder = self.path(folder);
         let mut found = Vec::new();
-        match Self::walk(&folder, &mut found) {
+        let walked = Self::walk(&folder, &mut |path, size| {
+            found.extend(Self::name_of(&path).map(|name| (name.to_owned(), size)));
+        });
+        match walked {
             Ok(()) => Ok(found),
             Err(error) => Err(Self::explain(&folder, "listing", &error)),
         }
@@ -202,11 +210,27 @@ impl Storage for Directory {
         }
     }
 
+    fn sweep(&self) -> Result<()> {
+        for folder in SWEPT {
+            let folder = self.path(folder);
+            let mut unfinished = Vec::new();
+            let walked = Self::walk(&folder, &mut |path, _| {
+                if Self::name_of(&path).is_some_and(|name| name.starts_with(UNFINISHED)) {
+                    unfinished.push(path);
+                }
+            });
+            walked
+                .and_then(|()| unfinished.iter().try_for_each(fs::remove_file))
+                .map_err(|error| Self::explain(&folder, "clearing", &error))?;
+        }
+        Ok(())
+    }
+
     fn listing_delay(&self) -> Duration {
         match statfs(&self.root) {
             Ok(found) if LOCAL.contains(&found.filesystem_type()) => Duration::ZERO,
             // It is on another host, or there is none.
-            Ok(_) | Err(_) => Duration::from_millis(200),
+            Ok(_) | Err(_) => LISTING_DELAY,
         }
     }
 

@@ -10,7 +10,7 @@ use opendal::{Buffer, ErrorKind, HttpTransporter, Operator, services};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use tokio::runtime::Runtime;
 
-use super::{Location, Storage};
+use super::{Location, SWEPT, Storage, UNFINISHED};
 use crate::failure::{Result, failure, internal};
 
 /// An answer that takes longer is not waited for. A pack is some 16 MiB, so this is 140 kB/s.
@@ -186,7 +186,7 @@ impl Storage for Remote {
             if !self.by_rename {
                 return self.operator.write(path, buffer).await.map(|_| ());
             }
-            let unfinished = format!("{path}.drover-{}", std::process::id());
+            let unfinished = format!("{path}{UNFINISHED}{}", std::process::id());
             self.operator.write(&unfinished, buffer).await?;
             // A server refuses to rename onto a file that is there; one of the same name has the same content.
             match self.operator.rename(&unfinished, path).await {
@@ -234,6 +234,29 @@ impl Storage for Remote {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.explain("looking for", path, &error)),
         }
+    }
+
+    fn sweep(&self) -> Result<()> {
+        if !self.by_rename {
+            return Ok(());
+        }
+        for folder in SWEPT.map(|folder| format!("{folder}/")) {
+            let swept: opendal::Result<()> = self.runtime.block_on(async {
+                for entry in self.operator.list_with(&folder).recursive(true).await? {
+                    if entry.name().contains(UNFINISHED) {
+                        self.operator.delete(entry.path()).await?;
+                    }
+                }
+                Ok(())
+            });
+            match swept {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(self.explain("clearing", &folder, &error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     fn create(&self) -> Result<()> {

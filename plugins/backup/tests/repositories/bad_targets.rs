@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use drover_backup_protocol::{FailureKind, Operation, Outcome, Source};
 
-use crate::object_store::Server;
 use crate::place::{Place, create, noise};
+use crate::servers::{Server, in_s3};
 
 /// Packs are written to paths with this in them.
 const PACKS: &str = "/data/";
@@ -114,10 +114,10 @@ fn checked(place: &Place) {
 
 #[test]
 fn a_target_that_lies_fails_or_is_slow_loses_nothing() {
-    let server = Server::start();
+    let server = Server::s3();
     let (front, port) = Front::before(&server);
     let mut place = Place::new();
-    server.options(&mut place, port);
+    in_s3(&mut place, port);
     let path = place.path("volume");
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("file"), noise(30, 24 << 20)).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use drover_backup_protocol::{FailureKind, Operation, Outcome, Restore, Source, Target};
 
-use crate::place::{Place, create, noise, worker};
+use crate::place::{Place, create, noise};
 
 fn packs(place: &Place) -> usize {
     place
@@ -30,7 +30,7 @@ fn what_a_killed_backup_has_sent_is_found_again() {
     };
     place.work(Operation::Init).unwrap();
     place.repository.bandwidth = Some(30 << 20);
-    let mut killed = worker(&place.request(create("disk", source.clone())));
+    let mut killed = place.worker(create("disk", source.clone()));
     for _ in 0..1200 {
         if packs(&place) >= 2 {
             break;
@@ -111,8 +111,13 @@ fn a_full_target_is_told_and_what_was_there_stays_whole() {
     let full = place.work(create("disk", image)).unwrap_err();
     assert_eq!(full.kind, FailureKind::Full, "{}", full.message);
     fs::remove_file(path.join("large")).unwrap();
+    // As one leaves that is killed while it writes.
+    let unfinished = target.join("repository/data/ab/.drover-1-0");
+    fs::create_dir_all(unfinished.parent().unwrap()).unwrap();
+    fs::write(&unfinished, noise(9, 100_000)).unwrap();
     // Packs that nobody needs go, and then there is room again.
     place.work(Operation::Prune).unwrap();
+    assert!(!unfinished.exists());
     place.create("pg", Source::Tree { path });
     assert_eq!(place.backups().len(), 2);
     let said = place.restic(&["check", "--read-data"]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drover_backup_protocol::{FailureKind, Operation, Outcome, Source};
 
-use crate::place::{Place, ended, events, noise, worker};
+use crate::place::{Place, ended, events, noise};
 
 fn filled() -> Place {
     let place = Place::new();
@@ -43,7 +43,7 @@ fn restic_respects_our_locks_and_a_dead_process_has_none() {
         backup: "pg".parse().unwrap(),
         against: None,
     };
-    let mut slow = worker(&place.request(verify));
+    let mut slow = place.worker(verify);
     wait_for_lock(&place);
     let refused = place.try_restic(&["prune"]);
     let complaint = String::from_utf8_lossy(&refused.stderr);
@@ -82,7 +82,7 @@ fn locks_of_restic_are_respected() {
         keep: None,
         dry_run: false,
     };
-    let waiting = worker(&place.request(forget));
+    let waiting = place.worker(forget);
     std::thread::sleep(Duration::from_secs(1));
     slow.stdin.take().unwrap().write_all(b"content").unwrap();
     assert!(slow.wait().unwrap().success());
@@ -188,7 +188,7 @@ fn two_hosts_make_and_fill_one_repository_at_once() {
             let path = place.path(volume);
             std::fs::create_dir(&path).unwrap();
             std::fs::write(path.join("file"), noise(4, 3_000_000)).unwrap();
-            worker(&place.request(crate::place::create(volume, Source::Tree { path })))
+            place.worker(crate::place::create(volume, Source::Tree { path }))
         })
         .collect();
     for worker in workers {

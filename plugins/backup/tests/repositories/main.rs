@@ -9,4 +9,5 @@ mod locks;
 mod object_store;
 mod place;
 mod restic;
+mod servers;
 mod trees;

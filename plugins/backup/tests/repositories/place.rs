@@ -14,11 +14,16 @@ pub(crate) const PASSWORD: &str = "correct horse";
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) repository: Repository,
+    /// What the worker and restic find in their environment besides.
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Keys are derived once: it takes a second where nothing is optimised.
+    _memory: tempfile::TempDir,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let memory = tempfile::tempdir_in("/dev/shm").unwrap();
         let url = folder.path().join("repository");
         let password_file = folder.path().join("password");
         secret(&password_file, PASSWORD);
@@ -27,10 +32,15 @@ impl Place {
             password_file,
             options_file: None,
             cache: None,
-            keys: None,
+            keys: Some(memory.path().to_path_buf()),
             bandwidth: None,
         };
-        Self { folder, repository }
+        Self {
+            folder,
+            repository,
+            environment: Vec::new(),
+            _memory: memory,
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -46,7 +56,14 @@ impl Place {
 
     /// What the worker answers, all of it.
     pub(crate) fn events(&self, operation: Operation) -> Vec<Event> {
-        events(&worker(&self.request(operation)).wait_with_output().unwrap())
+        events(&self.worker(operation).wait_with_output().unwrap())
+    }
+
+    /// A worker that has its request.
+    pub(crate) fn worker(&self, operation: Operation) -> Child {
+        let mut command = Command::new(program());
+        command.envs(self.environment.iter().cloned());
+        asked(command, &self.request(operation))
     }
 
     pub(crate) fn work(&self, operation: Operation) -> Result<Outcome, Failure> {
@@ -95,17 +112,23 @@ impl Place {
                 "--password-file",
             ])
             .arg(&self.repository.password_file)
+            .envs(self.environment.iter().cloned())
             .args(arguments);
         command
     }
 
     /// All files of the repository, with their paths in it.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        walk(Path::new(&self.repository.url), &mut found);
-        found.sort();
-        found
+        all_files(Path::new(&self.repository.url))
     }
+}
+
+/// All files beneath a folder.
+pub(crate) fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(folder, &mut found);
+    found.sort();
+    found
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -144,9 +167,8 @@ fn program() -> PathBuf {
     programs.join("drover-backup")
 }
 
-/// A worker that has its request.
-pub(crate) fn worker(request: &Request) -> Child {
-    let mut child = Command::new(program())
+fn asked(mut command: Command, request: &Request) -> Child {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

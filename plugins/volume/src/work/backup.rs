@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drover_backup_protocol::{
-    Create, Created, Operation, Outcome, Progress, Repository, Request, Restore, Selector, Source,
-    Target,
+    Backup, Create, Created, Operation, Outcome, Progress, Repository, Request, Restore, Selector,
+    Source, Target,
 };
 use drover_daemon::Settings;
 use drover_model::VolumeId;
@@ -84,9 +84,8 @@ impl Workers {
         })
     }
 
-    async fn run(&self, volume: &VolumeId, request: &Request) -> Result<Outcome> {
+    async fn run(&self, volume: &VolumeId, mut request: Request) -> Result<Outcome> {
         let mut turn = self.turn(volume)?;
-        let mut request = request.clone();
         request.repository.keys = Some(self.keys.clone());
         let stop = async {
             drop(turn.stop.wait_for(|stop| *stop).await);
@@ -178,9 +177,34 @@ impl Work {
         self.backups.slots.acquire().await.ok()
     }
 
-    /// Has a worker do something for a volume.
-    pub(super) async fn run_worker(&self, volume: &VolumeId, request: &Request) -> Result<Outcome> {
+    /// Has a worker do something with a repository, for a volume.
+    pub(super) async fn ask_worker(
+        &self,
+        volume: &VolumeId,
+        place: &Repository,
+        operation: Operation,
+    ) -> Result<Outcome> {
+        let request = Request {
+            repository: place.clone(),
+            operation,
+        };
         self.backups.run(volume, request).await
+    }
+
+    /// The backup that is meant, in a repository.
+    pub(super) async fn find_backup(
+        &self,
+        volume: &VolumeId,
+        place: &Repository,
+        wanted: &Selector,
+    ) -> Result<Backup> {
+        let operation = Operation::Find {
+            backup: wanted.clone(),
+        };
+        match self.ask_worker(volume, place, operation).await? {
+            Outcome::Found(found) => Ok(found),
+            _ => Err(worker::foreign()),
+        }
     }
 
     /// Ends the worker of a volume, if there is one, and waits until it is gone.
@@ -203,23 +227,19 @@ impl Work {
         record: &VolumeRecord,
         wanted: &Selector,
     ) -> Result<()> {
-        let outcome = match self.device_to_restore(backend, record, wanted).await? {
-            Some(device) => {
-                let restored = self.write_back(
-                    record,
-                    wanted,
-                    Target::Block {
-                        path: device,
-                        blank: true,
-                    },
-                );
+        let place = repository(&record.options)?;
+        let device = self.device_to_restore(backend, record, &place, wanted);
+        let outcome = match device.await? {
+            Some(path) => {
+                let target = Target::Block { path, blank: true };
+                let restored = self.write_back(record, &place, wanted, target);
                 let restored = restored.await;
                 if restored.is_ok() {
                     self.fill_device(backend, record).await?;
                 }
                 restored
             }
-            None => self.restore_files(backend, record, wanted).await,
+            None => self.restore_files(backend, record, &place, wanted).await,
         };
         outcome.inspect_err(|error| {
             // Whoever asked may have gone meanwhile.
@@ -231,14 +251,15 @@ impl Work {
         &self,
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
+        place: &Repository,
         wanted: &Selector,
     ) -> Result<()> {
         let at = self.restore_point(&record.id);
         let object = Object::Volume(record.id.clone());
-        let (attaching, attached, place) = (backend.clone(), object.clone(), at.clone());
-        blocking(move || attaching.attach(&attached, &place, Access::ReadWrite)).await?;
+        let (attaching, attached, point) = (backend.clone(), object.clone(), at.clone());
+        blocking(move || attaching.attach(&attached, &point, Access::ReadWrite)).await?;
         let target = Target::Directory { path: at.clone() };
-        let outcome = self.write_back(record, wanted, target).await;
+        let outcome = self.write_back(record, place, wanted, target).await;
         let backend = backend.clone();
         let detached = blocking(move || backend.detach(&object, &at)).await;
         outcome.and(detached)
@@ -247,15 +268,14 @@ impl Work {
     pub(super) async fn write_back(
         &self,
         record: &VolumeRecord,
+        place: &Repository,
         wanted: &Selector,
         target: Target,
     ) -> Result<()> {
         let backup = wanted.clone();
-        let request = Request {
-            repository: repository(&record.options)?,
-            operation: Operation::Restore(Restore { backup, target }),
-        };
-        let Outcome::Restored(restored) = self.backups.run(&record.id, &request).await? else {
+        let operation = Operation::Restore(Restore { backup, target });
+        let Outcome::Restored(restored) = self.ask_worker(&record.id, place, operation).await?
+        else {
             return Err(worker::foreign());
         };
         info!(volume = %record.name, backup = restored.backup.id, bytes = restored.bytes, "restored from its backup");
@@ -375,11 +395,8 @@ impl Work {
             parent,
             init: destination.init,
         };
-        let request = Request {
-            repository: destination.repository,
-            operation: Operation::Create(create),
-        };
-        match self.backups.run(&record.id, &request).await? {
+        let (place, create) = (&destination.repository, Operation::Create(create));
+        match self.ask_worker(&record.id, place, create).await? {
             Outcome::Created(created) => Ok(created),
             _ => Err(worker::foreign()),
         }

@@ -8,9 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_backup_protocol::{
-    Backup, ByteRange, Created, Operation, Outcome, Request, Selector, Source,
-};
+use drover_backup_protocol::{ByteRange, Created, Repository, Selector, Source};
 use drover_model::{ByteSize, VolumeId};
 use drover_storage::{Backend, Object, program};
 use drover_volumes::VolumeOptions;
@@ -21,7 +19,6 @@ use super::backup::repository;
 use super::elsewhere::Wanted;
 use super::{Work, blocking, new_id, reference};
 use crate::error::{Error, Result};
-use crate::worker;
 
 /// How long it may take to have a device forget what is on it.
 const DISCARD: Duration = Duration::from_secs(300);
@@ -141,9 +138,9 @@ impl Work {
         if !backend.abilities().needs_size {
             return Ok(None);
         }
-        let found = self
-            .find_backup(&new_id()?, options, &wanted.selector)
-            .await?;
+        let place = repository(options)?;
+        let id = new_id()?;
+        let found = self.find_backup(&id, &place, &wanted.selector).await?;
         if !found.block {
             return Ok(None);
         }
@@ -157,34 +154,15 @@ impl Work {
         }
     }
 
-    async fn find_backup(
-        &self,
-        volume: &VolumeId,
-        options: &VolumeOptions,
-        wanted: &Selector,
-    ) -> Result<Backup> {
-        let request = Request {
-            repository: repository(options)?,
-            operation: Operation::Find {
-                backup: wanted.clone(),
-            },
-        };
-        match self.run_worker(volume, &request).await? {
-            Outcome::Found(found) => Ok(found),
-            _ => Err(worker::foreign()),
-        }
-    }
-
     /// The device that a backup of a device is written to, with nothing on it any more; `None` where files are restored.
     pub(super) async fn device_to_restore(
         &self,
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
+        place: &Repository,
         wanted: &Selector,
     ) -> Result<Option<PathBuf>> {
-        let found = self
-            .find_backup(&record.id, &record.options, wanted)
-            .await?;
+        let found = self.find_backup(&record.id, place, wanted).await?;
         if !found.block {
             return Ok(None);
         }

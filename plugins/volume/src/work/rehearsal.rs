@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_backup_protocol::{
-    Backup, Operation, Outcome, Repository, Request, Restored, Selector, Source, Target,
+    Backup, Operation, Outcome, Repository, Restored, Selector, Source, Target,
 };
 use drover_model::{ByteSize, VolumeId};
 use drover_storage::{Access, Backend, Object, Shape};
@@ -64,7 +64,7 @@ impl Work {
     pub(crate) async fn rehearse(
         &self,
         record: &VolumeRecord,
-        repository: &Repository,
+        place: &Repository,
         backup: &Backup,
     ) -> Result<Restored> {
         let backend = self.pools.of(record.backend).await?;
@@ -82,43 +82,18 @@ impl Work {
             paused: true,
             snapshotted_at: None,
             backups: BackupHistory::default(),
-            options: scratch_options(&record.options, repository),
+            options: scratch_options(&record.options),
         };
         let _turn = self.rehearsals.turn(&record.id, &scratch.id)?;
         let _gate = self.gate(&scratch.name).await;
         self.catalogue.put(&scratch)?;
         let compared = self
-            .restore_and_compare(&backend, record, &scratch, backup)
+            .restore_and_compare(&backend, record, &scratch, (place, backup))
             .await;
         if let Err(error) = self.purge(&scratch).await {
             warn!(volume = %record.name, scratch = %scratch.name, error = error.sentence(), "is removed at the next start");
         }
         compared
-    }
-
-    /// The backup that is meant, in a repository.
-    pub(crate) async fn find(&self, repository: &Repository, wanted: &Selector) -> Result<Backup> {
-        let operation = Operation::Find {
-            backup: wanted.clone(),
-        };
-        match self.ask_worker(&new_id()?, repository, operation).await? {
-            Outcome::Found(found) => Ok(found),
-            _ => Err(worker::foreign()),
-        }
-    }
-
-    /// Has a worker do something with a repository, for a volume.
-    pub(crate) async fn ask_worker(
-        &self,
-        volume: &VolumeId,
-        repository: &Repository,
-        operation: Operation,
-    ) -> Result<Outcome> {
-        let request = Request {
-            repository: repository.clone(),
-            operation,
-        };
-        self.run_worker(volume, &request).await
     }
 
     /// A pool that a rehearsal fills is one that volumes cannot write to.
@@ -155,7 +130,7 @@ impl Work {
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
         scratch: &VolumeRecord,
-        backup: &Backup,
+        (place, backup): (&Repository, &Backup),
     ) -> Result<Restored> {
         let shape = Shape {
             size: scratch.size,
@@ -165,12 +140,13 @@ impl Work {
         let (making, id) = (backend.clone(), scratch.id.clone());
         blocking(move || making.create(&id, &shape)).await?;
         let this = exactly(backup);
-        let Some(device) = self.device_to_restore(backend, scratch, &this).await? else {
-            self.restore_files(backend, scratch, &this).await?;
+        let device = self.device_to_restore(backend, scratch, place, &this);
+        let Some(device) = device.await? else {
+            self.restore_files(backend, scratch, place, &this).await?;
             let at = self.restore_point(&scratch.id);
             let source = Source::Tree { path: at.clone() };
             self.attach_scratch(backend, &scratch.id, &at).await?;
-            let compared = self.compare_with(scratch, &this, source, &scratch.id).await;
+            let compared = self.compare_with(&scratch.id, place, &this, source).await;
             let detached = self.detach_scratch(backend, &scratch.id, at).await;
             return compared.and_then(|compared| detached.map(|()| compared));
         };
@@ -178,13 +154,11 @@ impl Work {
             path: device.clone(),
             blank: true,
         };
-        self.write_back(scratch, &this, target).await?;
+        self.write_back(scratch, place, &this, target).await?;
         // Before it is mounted, which may change it.
         let source = block(device, backup);
-        let compared = self
-            .compare_with(scratch, &this, source, &scratch.id)
-            .await?;
-        self.compare_with_snapshot(backend, record, scratch, backup)
+        let compared = self.compare_with(&scratch.id, place, &this, source).await?;
+        self.compare_with_snapshot(backend, record, (place, backup))
             .await?;
         let at = self.restore_point(&scratch.id);
         self.attach_scratch(backend, &scratch.id, &at).await?;
@@ -216,17 +190,16 @@ impl Work {
     /// Compares a source with what a backup lists; `of` is whose work it is.
     async fn compare_with(
         &self,
-        scratch: &VolumeRecord,
+        of: &VolumeId,
+        place: &Repository,
         this: &Selector,
         with: Source,
-        of: &VolumeId,
     ) -> Result<Restored> {
         let operation = Operation::Compare {
             backup: this.clone(),
             with,
         };
-        let repository = super::backup::repository(&scratch.options)?;
-        match self.ask_worker(of, &repository, operation).await? {
+        match self.ask_worker(of, place, operation).await? {
             Outcome::Verified(compared) => Ok(compared),
             _ => Err(worker::foreign()),
         }
@@ -237,8 +210,7 @@ impl Work {
         &self,
         backend: &Arc<dyn Backend>,
         record: &VolumeRecord,
-        scratch: &VolumeRecord,
-        backup: &Backup,
+        (place, backup): (&Repository, &Backup),
     ) -> Result<()> {
         let base = self.catalogue.volume(&record.id);
         let base = base.and_then(|record| record.backups.base);
@@ -256,7 +228,7 @@ impl Work {
         };
         let source = block(device, backup);
         let compared = self
-            .compare_with(scratch, &exactly(backup), source, &record.id)
+            .compare_with(&record.id, place, &exactly(backup), source)
             .await;
         match compared {
             // A backup is being made, or the volume goes: the copy is the same as the backup all the same.
@@ -295,15 +267,11 @@ fn scratch_size(record: &VolumeRecord, backup: &Backup) -> Result<Option<ByteSiz
     Ok(Some(size.max(least)))
 }
 
-/// The options of the scratch volume: those that shape it, and where the backup is.
-fn scratch_options(options: &VolumeOptions, repository: &Repository) -> VolumeOptions {
-    let text = |path: &PathBuf| path.display().to_string();
+/// The options of the scratch volume: those that shape it.
+fn scratch_options(options: &VolumeOptions) -> VolumeOptions {
     VolumeOptions {
         file_system: options.file_system,
         mkfs_options: options.mkfs_options.clone(),
-        backup_to: Some(repository.url.clone()),
-        backup_password_file: Some(text(&repository.password_file)),
-        backup_options_file: repository.options_file.as_ref().map(text),
         ..VolumeOptions::default()
     }
 }

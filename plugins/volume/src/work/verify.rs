@@ -6,8 +6,8 @@ use drover_backup_protocol::{Operation, Outcome, Repository, Restored, Selector}
 use drover_volumes::record::{Verification, VolumeRecord};
 use tracing::{info, warn};
 
-use super::Work;
 use super::backup::repository;
+use super::{Work, new_id};
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::worker;
@@ -81,11 +81,11 @@ impl Work {
     pub(crate) async fn verify(
         &self,
         record: &VolumeRecord,
-        repository: &Repository,
+        place: &Repository,
         wanted: &Selector,
     ) -> Result<Restored> {
-        let backup = self.find(repository, wanted).await?;
-        self.rehearse(record, repository, &backup).await
+        let backup = self.find_backup(&new_id()?, place, wanted).await?;
+        self.rehearse(record, place, &backup).await
     }
 
     fn note_verification(&self, record: &VolumeRecord, found: Verification) -> Result<()> {

@@ -95,7 +95,7 @@ impl Lab {
             operation: Operation::Create(create),
         };
         let id = "00000000000000aa".parse().unwrap();
-        let outcome = self.runtime.block_on(self.work.backups.run(&id, &request));
+        let outcome = self.runtime.block_on(self.work.backups.run(&id, request));
         match outcome.unwrap() {
             Outcome::Created(created) => created,
             other => panic!("{other:?}"),
