@@ -78,8 +78,27 @@ fn remove(host: &Host) -> Result<()> {
         .map(drop)
 }
 
+/// The record as it was written, with the changes behind it.
 fn record(host: &Host) -> Result<Value> {
-    serde_json::from_str(&host.run(&format!("cat {RECORD}"))?).context("the record")
+    let text = host.run(&format!("cat {RECORD}"))?;
+    let mut lines = text.lines().map(serde_json::from_str::<Value>);
+    let mut record = lines.next().context("the record is empty")??;
+    for change in lines {
+        let change = change?;
+        let Some(key) = change["key"].as_str() else {
+            continue;
+        };
+        match change["change"].as_str() {
+            Some("owner") => record["owners"][key] = change["owner"].clone(),
+            Some("forget") => {
+                for part in ["owners", "drivers"] {
+                    record[part].as_object_mut().context(part)?.remove(key);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(record)
 }
 
 /// Waits until these alone are somebody's.

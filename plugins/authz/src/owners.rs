@@ -15,8 +15,8 @@ use drover_control_api::owners::{OwnedKind, Ownership};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use record::{Change, Record, RecordFile, kind, owned};
 pub(crate) use record::{Listed, Observed};
-use record::{Record, kind, owned};
 
 /// How many commands in containers are remembered; engines forget them by themselves.
 const EXECS: usize = 4096;
@@ -30,7 +30,6 @@ const SLOWEST: Duration = Duration::from_secs(180);
 /// The record.
 #[derive(Debug)]
 pub(crate) struct Owners {
-    path: PathBuf,
     state: Mutex<State>,
     /// How many times what is recorded has changed.
     changes: watch::Sender<u64>,
@@ -39,6 +38,9 @@ pub(crate) struct Owners {
 #[derive(Debug)]
 struct State {
     record: Record,
+    file: RecordFile,
+    /// What of the record is not in the file yet.
+    added: Vec<Change>,
     /// When the file was written that was read at the start; what it says is not younger.
     written: SystemTime,
     /// When this process has noted something.
@@ -53,20 +55,20 @@ struct State {
 impl Owners {
     /// Reads the record. One that cannot be read is put aside: what it knew belongs to nobody until the registry is heard.
     pub(crate) fn load(path: PathBuf) -> Self {
-        let found = record::read(&path);
+        let (file, found) = RecordFile::open(path);
+        let is_lost = found.is_none();
+        let (record, written) = found.unwrap_or_else(|| (Record::default(), SystemTime::now()));
         let state = State {
-            is_lost: found.is_none(),
-            written: found.as_ref().map_or_else(SystemTime::now, |_| {
-                let file = path.metadata().and_then(|found| found.modified());
-                file.unwrap_or_else(|_| SystemTime::now())
-            }),
-            record: found.unwrap_or_default(),
+            is_lost,
+            written,
+            record,
+            file,
+            added: Vec::new(),
             noted: HashMap::new(),
             removals: HashMap::new(),
             gone: VecDeque::new(),
         };
         Self {
-            path,
             state: Mutex::new(state),
             changes: watch::Sender::new(0),
         }
@@ -110,14 +112,12 @@ impl Owners {
     pub(crate) fn note(&self, kind: Kind, id: &str, owner: &str) {
         let mut state = self.state();
         if kind == Kind::Exec {
-            let execs = &mut state.record.execs;
-            execs.push((id.to_owned(), owner.to_owned()));
-            let surplus = execs.len().saturating_sub(EXECS);
-            execs.drain(..surplus);
+            let (id, owner) = (id.to_owned(), owner.to_owned());
+            state.change(Change::Exec { id, owner });
         } else {
             state.note(key(kind, id), owner);
         }
-        self.write(state);
+        self.add(state);
     }
 
     /// Notes whose something is to be that is not there yet. Of two who make it at a time it is the first one's.
@@ -130,7 +130,7 @@ impl Owners {
             return;
         }
         state.note(key, owner);
-        self.write(state);
+        self.add(state);
     }
 
     /// Remembers that a removal was allowed. Until it is done the name is its owner's: nobody else can take what is still there.
@@ -153,7 +153,7 @@ impl Owners {
         let key = key(kind, id);
         let mut state = self.state();
         if state.known_since(&key) < at && state.forget(key) {
-            self.write(state);
+            self.add(state);
         }
     }
 
@@ -162,7 +162,7 @@ impl Owners {
         let key = key(Kind::Volume, volume);
         let mut state = self.state();
         if state.known_since(&key) + SLOWEST < at && state.forget(key) {
-            self.write(state);
+            self.add(state);
         }
     }
 
@@ -172,12 +172,12 @@ impl Owners {
         let absent = state.record.absent(observed, |key| state.known_since(key));
         if !absent.is_empty() && state.record.is_of_another(observed) {
             // A disk that was not there when the engine started comes back.
-            match drover_daemon::set_aside(&self.path) {
+            match drover_daemon::set_aside(state.file.path()) {
                 Ok(kept) => warn!(
                     kept = %kept.display(),
                     "the engine has other data than before: whose those were is set aside, and can be put back in the place of `{}` \
                      while drover-authz is stopped",
-                    self.path.display()
+                    state.file.path().display()
                 ),
                 Err(error) => {
                     warn!(%error, "the engine has other data than before; whose those were cannot be set aside, and is kept");
@@ -237,11 +237,21 @@ impl Owners {
         }
     }
 
-    fn write(&self, state: MutexGuard<'_, State>) {
-        if let Err(error) = record::replace(&self.path, &state.record) {
-            warn!(file = %self.path.display(), %error, "the record of owners is not on the disk");
-        }
-        drop(state);
+    /// Adds to the file what is new.
+    fn add(&self, mut guard: MutexGuard<'_, State>) {
+        let state = &mut *guard;
+        state.file.add(&state.added, &state.record);
+        state.added.clear();
+        drop(guard);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Writes the file anew.
+    fn write(&self, mut guard: MutexGuard<'_, State>) {
+        let state = &mut *guard;
+        state.file.replace(&state.record);
+        state.added.clear();
+        drop(guard);
         self.changes.send_modify(|count| *count += 1);
     }
 }
@@ -249,7 +259,13 @@ impl Owners {
 impl State {
     fn note(&mut self, key: String, owner: &str) {
         self.noted.insert(key.clone(), SystemTime::now());
-        self.record.owners.insert(key, owner.to_owned());
+        let owner = owner.to_owned();
+        self.change(Change::Owner { key, owner });
+    }
+
+    fn change(&mut self, change: Change) {
+        self.record.apply(&change);
+        self.added.push(change);
     }
 
     /// When it was noted whose something is, or later.
@@ -260,9 +276,10 @@ impl State {
     /// Forgets whose something is; whether it was somebody's.
     fn forget(&mut self, key: String) -> bool {
         self.noted.remove(&key);
-        let Some(owner) = self.record.forget(&key) else {
+        let Some(owner) = self.record.owners.get(&key).cloned() else {
             return false;
         };
+        self.change(Change::Forget { key: key.clone() });
         self.gone.push_back((key, owner));
         let surplus = self.gone.len().saturating_sub(GONE);
         self.gone.drain(..surplus);

@@ -1,17 +1,17 @@
-//! The record of owners as it lies on the disk, and what of it an engine does not have.
+//! The record of owners, and what of it an engine does not have.
+
+mod file;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::SystemTime;
 
 use drover_authorization::Kind;
 use drover_control_api::owners::{Owned, OwnedKind};
 use serde::{Deserialize, Serialize};
-use tracing::error;
 
-use super::SLOWEST;
+pub(super) use file::RecordFile;
+
+use super::{EXECS, SLOWEST};
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -45,6 +45,18 @@ impl Default for Record {
             drivers: BTreeMap::new(),
         }
     }
+}
+
+/// What is different in a record.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "lowercase")]
+pub(super) enum Change {
+    /// Something is somebody's.
+    Owner { key: String, owner: String },
+    /// A command in a container is somebody's.
+    Exec { id: String, owner: String },
+    /// Something is nobody's any more.
+    Forget { key: String },
 }
 
 /// What an engine has answered.
@@ -134,40 +146,22 @@ impl Record {
         is_news
     }
 
-    /// Forgets whose something is; whose it was.
-    pub(super) fn forget(&mut self, key: &str) -> Option<String> {
-        self.drivers.remove(key);
-        self.owners.remove(key)
-    }
-}
-
-/// What is on the disk; `None` when that is nothing, or nothing that can be read.
-pub(super) fn read(path: &Path) -> Option<Record> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                error!(file = %path.display(), %error, "the record of owners cannot be read");
+    pub(super) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Owner { key, owner } => {
+                self.owners.insert(key.clone(), owner.clone());
             }
-            return None;
+            Change::Exec { id, owner } => {
+                self.execs.push((id.clone(), owner.clone()));
+                let surplus = self.execs.len().saturating_sub(EXECS);
+                self.execs.drain(..surplus);
+            }
+            Change::Forget { key } => {
+                self.drivers.remove(key);
+                self.owners.remove(key);
+            }
         }
-    };
-    let read = serde_json::from_slice::<Record>(&text).map_err(|error| error.to_string());
-    let fault = match read {
-        Ok(record) if record.version == VERSION => return Some(record),
-        Ok(_) => "it is of another version".to_owned(),
-        Err(fault) => fault,
-    };
-    let kept = drover_daemon::set_aside(path);
-    error!(file = %path.display(), %fault, ?kept, "the record of owners cannot be read, and is set aside");
-    None
-}
-
-/// Puts the record in the place of what is on the disk.
-pub(super) fn replace(path: &Path, record: &Record) -> io::Result<()> {
-    let under_way = path.with_extension("new");
-    fs::write(&under_way, serde_json::to_vec(record)?)?;
-    fs::rename(under_way, path)
+    }
 }
 
 /// What a key stands for.
