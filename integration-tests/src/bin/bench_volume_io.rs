@@ -5,8 +5,9 @@
 //! `cargo build --release --workspace --bins` and `integration-tests/make-root sid`. It needs `fio` (Debian's package).
 //!
 //! The volume is mounted as containers have it, and one has it. What it is compared with is a plain directory of the same btrfs, in the
-//! same loop file, by the same mount options. Each round measures both, in turn first; every write is to a new file, of
-//! which nothing was allocated before, and what is read is not in the cache. A run is over after `--seconds`, or with its file.
+//! same loop file, by the same mount options, and that with another such directory: what two equal places differ by is chance. Each
+//! round measures all three, each first in turn; every write is to a new file, of which nothing was allocated before, and what
+//! is read is not in the cache. A run is over after `--seconds`, or with its file.
 
 use std::path::Path;
 use std::process::Command;
@@ -85,13 +86,17 @@ fn main() -> Result<()> {
         "docker run -d --name user --network none -v io:/data {IMAGE} sleep 3600"
     ))?;
     let volumes = host.root()?.join("var/lib/drover/volumes");
-    let (volume, beneath) = (volumes.join("mounts/io"), volumes.join("btrfs/beneath"));
-    std::fs::create_dir(&beneath)?;
-    throughput(request, &volume, &beneath)?;
+    let volume = volumes.join("mounts/io");
+    let [beneath, beside] = ["beneath", "beside"].map(|name| volumes.join("btrfs").join(name));
+    for plain in [&beneath, &beside] {
+        std::fs::create_dir(plain)?;
+    }
+    throughput(request, [&volume, &beneath, &beside])?;
     stalls(host, &volume)
 }
 
-fn throughput(request: Request, volume: &Path, beneath: &Path) -> Result<()> {
+/// The places are the volume, what it is compared with, and another like that.
+fn throughput(request: Request, places: [&Path; 3]) -> Result<()> {
     let mut table = Table::new(&[
         "fio",
         "volume p50",
@@ -99,20 +104,20 @@ fn throughput(request: Request, volume: &Path, beneath: &Path) -> Result<()> {
         "ratio p50",
         "least",
         "greatest",
+        "of two beneath p50",
+        "least",
+        "greatest",
     ]);
     for (what, flags, figure) in WORK {
-        let (mut on, mut under) = (Samples::default(), Samples::default());
+        let mut measured = places.map(|place| (place, Samples::default()));
         for round in 0..request.rounds {
             progress(&format!(
                 "{what}: round {} of {}",
                 round + 1,
                 request.rounds
             ));
-            let mut both = [(&mut on, volume), (&mut under, beneath)];
-            if round % 2 == 1 {
-                both.reverse();
-            }
-            for (samples, place) in both {
+            let (earlier, later) = measured.split_at_mut(round % places.len());
+            for (place, samples) in later.iter_mut().chain(earlier) {
                 if figure.starts_with("read") {
                     // Anew each time: where on the disk it lies is chance.
                     fio(
@@ -125,15 +130,17 @@ fn throughput(request: Request, volume: &Path, beneath: &Path) -> Result<()> {
             }
         }
         let scale = if figure.ends_with("bw") { 1024.0 } else { 1.0 };
-        let ratio = on.over(&under);
-        table.row(&[
+        let [volume, beneath, beside] = measured.map(|(_, samples)| samples);
+        let mut row = vec![
             what.to_owned(),
-            format!("{:.0}", on.median() / scale),
-            format!("{:.0}", under.median() / scale),
-            format!("{:.3}", ratio.median()),
-            format!("{:.3}", ratio.quantile(0)),
-            format!("{:.3}", ratio.quantile(100)),
-        ]);
+            format!("{:.0}", volume.median() / scale),
+            format!("{:.0}", beneath.median() / scale),
+        ];
+        for ratio in [volume.over(&beneath), beside.over(&beneath)] {
+            let figures = [ratio.median(), ratio.quantile(0), ratio.quantile(100)];
+            row.extend(figures.map(|figure| format!("{figure:.3}")));
+        }
+        table.row(&row);
     }
     say(&table.text());
     Ok(())
