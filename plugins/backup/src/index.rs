@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use drover_backup_protocol::Failure;
@@ -10,6 +11,7 @@ use rustic_core::{FileType, Id};
 
 use crate::codec::{Codec, OVERHEAD, hash};
 use crate::failure::{Result, damaged};
+use crate::fetch;
 use crate::files::{Files, path_of};
 use crate::repository::Session;
 
@@ -53,22 +55,24 @@ pub(crate) struct Index {
 impl Index {
     /// Reads all index files.
     pub(crate) fn load(session: &Session) -> Result<Self> {
-        let mut index = Self::default();
-        for (id, _) in session.files.list(FileType::Index)? {
-            let path = path_of(FileType::Index, &id);
+        let listed = session.files.list(FileType::Index)?;
+        let whole = Mutex::new(Self::default());
+        fetch::beside(&listed, |(id, _)| {
+            let path = path_of(FileType::Index, id);
             let Some(sealed) = session.files.read_path(&path)? else {
                 // Another process has put a newer one in its place meanwhile.
-                continue;
+                return Ok(());
             };
             let file = read(&session.codec, &path, &sealed)?;
+            let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
             for pack in &file.packs {
-                index.add(pack);
+                whole.add(pack);
             }
-            index
-                .condemned
-                .extend(file.packs_to_delete.iter().map(|pack| *pack.id));
-        }
-        Ok(index)
+            let condemned = file.packs_to_delete.iter().map(|pack| *pack.id);
+            whole.condemned.extend(condemned);
+            Ok(())
+        })?;
+        Ok(whole.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Adds what a pack holds.

@@ -1,7 +1,7 @@
 //! An opened repository: its files, its key, its lock.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use drover_backup_protocol::{Failure, FailureKind, Repository as Place};
 use rustic_core::repofile::{KeyFile, SnapshotFile};
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::codec::{Codec, hash};
 use crate::failure::{Result, damaged, failure, internal, told};
+use crate::fetch;
 use crate::files::{Backend, Files, path_of};
 use crate::index::Index;
 use crate::known::Known;
@@ -118,11 +119,17 @@ impl Session {
 
     /// All snapshots, oldest first.
     pub(crate) fn snapshots(&self) -> Result<Vec<SnapshotFile>> {
-        let mut snapshots = Vec::new();
-        for (id, _) in self.files.list(FileType::Snapshot)? {
+        let listed = self.files.list(FileType::Snapshot)?;
+        let read = Mutex::new(Vec::with_capacity(listed.len()));
+        fetch::beside(&listed, |(id, _)| {
             // Another process may have forgotten it meanwhile.
-            snapshots.extend(self.read_snapshot(id)?);
-        }
+            let snapshot = self.read_snapshot(*id)?;
+            read.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(snapshot);
+            Ok(())
+        })?;
+        let mut snapshots = read.into_inner().unwrap_or_else(PoisonError::into_inner);
         snapshots.sort_by_key(|snapshot| (snapshot.time.timestamp(), snapshot.id));
         Ok(snapshots)
     }

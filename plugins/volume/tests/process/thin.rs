@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use drover_backup_protocol::Repository;
 use drover_control_api::volume::{
-    BackUpVolume, CreateSnapshot, ResizeVolume, RestoreTrash, RollBack, Snapshots, VolumeStatus,
+    BackUpVolume, CreateSnapshot, ResizeVolume, RestoreTrash, RollBack, Snapshots, VerifyBackup,
+    VolumeStatus,
 };
 use drover_testkit::capability::{Capability, can_test};
 use serde_json::json;
@@ -83,7 +84,7 @@ fn a_backup_reads_what_has_changed_since_the_last_one() {
     File::open(at.join("rows")).unwrap().sync_all().unwrap();
     let full = back_up(&plugin);
     assert!(full.backup.block && full.parent.is_none());
-    // The file, and what the file system has written all over the device, in chunks of 1 MiB.
+    // The file, and what the file system has written all over the device, in chunks of 512 KiB.
     assert!((16 * MIB..64 * MIB).contains(&full.read), "{}", full.read);
 
     change(&at, 5 * MIB, &noise(2, 4096));
@@ -91,6 +92,16 @@ fn a_backup_reads_what_has_changed_since_the_last_one() {
     assert_eq!(second.parent.as_ref(), Some(&full.backup.id));
     // What the file system wrote by itself meanwhile is in it, too.
     assert!((1..full.read / 2).contains(&second.read), "{}", second.read);
+    // It comes back as it is in the backup and in the snapshot that it was made of, beside the volume, and nothing of that stays.
+    let verified = plugin.ask(&VerifyBackup {
+        volume: "pg".parse().unwrap(),
+        backup: "pg".parse().unwrap(),
+        repository: repository(&plugin),
+    });
+    assert_eq!(verified.backup.id, second.backup.id);
+    assert_eq!(verified.bytes, 64 * MIB);
+    let places = fs::read_dir(plugin.path("state/volumes/restores")).unwrap();
+    assert_eq!(places.count(), 0);
     // What it counts from is nobody's snapshot.
     let none = Snapshots { volume: None };
     assert!(plugin.ask(&none).snapshots.is_empty());
