@@ -74,7 +74,8 @@ impl Pools {
     }
 
     /// What was chosen before; else a thin pool in the volume group that is configured; else btrfs where the state directory is on
-    /// it, else a thin pool where a volume group has one, else btrfs on a loop file, else plain directories.
+    /// it, else a thin pool where a volume group has one, else btrfs on a loop file, else plain directories
+    /// (`docs/decisions/0013-btrfs-before-thin-in-a-file.md` has why in this order).
     fn choose_alone(&self) -> Result<Pool> {
         let on_btrfs = std::fs::read_dir(self.folder.join("btrfs/volumes"));
         let was_chosen = on_btrfs.is_ok_and(|mut volumes| volumes.next().is_some());
