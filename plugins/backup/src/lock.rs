@@ -102,7 +102,7 @@ impl Lock {
         Self::take_while(files, codec, mode, || ()).map(|(lock, ())| lock)
     }
 
-    /// The same, and does something until the lock counts, and for as long as it is held nobody spoils it.
+    /// The same, and does something meanwhile, which nobody who holds a lock can spoil.
     pub(crate) fn take_while<T>(
         files: &Arc<Files>,
         codec: &Codec,

@@ -240,6 +240,7 @@ impl Control {
             let closed = blocking(move || backend.close(delete)).await?;
             removed.extend(closed);
         }
+        self.work.forget_keys()?;
         Ok(TornDown { removed })
     }
 }

@@ -172,6 +172,17 @@ impl Work {
         running.get(volume).or(of_scratch)?.progress
     }
 
+    /// Forgets the keys of repositories that workers have kept in memory.
+    pub(crate) fn forget_keys(&self) -> Result<()> {
+        let keys = &self.backups.keys;
+        match std::fs::remove_dir_all(keys) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Internal(
+                format!("removing `{}`: {error}", keys.display()),
+            )),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Waits for a turn among the backups of schedules; `None` when the process ends.
     pub(super) async fn backup_slot(&self) -> Option<SemaphorePermit<'_>> {
         self.backups.slots.acquire().await.ok()

@@ -11,7 +11,7 @@ use drover_model::VolumeName;
 use drover_store::local::Database;
 use drover_testkit::capability::{Capability, can_test};
 use drover_volumes::record::VolumeState;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -111,6 +111,7 @@ impl Drop for Lab {
         for pool in self.work.pools.all() {
             drop(pool.backend.close(true));
         }
+        umount(&self.folder.path().join("run")).unwrap();
     }
 }
 
@@ -127,7 +128,7 @@ fn open(folder: &TempDir, backend: BackendChoice) -> Arc<Work> {
 fn open_with(folder: &TempDir, backend: BackendChoice, records: &str) -> Arc<Work> {
     let mut settings = Settings {
         state_dir: folder.path().join("state"),
-        run_dir: folder.path().join("run"),
+        run_dir: run_dir(folder),
         ..Settings::default()
     };
     settings.volumes.backend = backend;
@@ -143,6 +144,17 @@ fn open_with(folder: &TempDir, backend: BackendChoice, records: &str) -> Arc<Wor
     work.backups.program = drover_backup();
     work.pools.open(&[], Making::Now);
     Arc::new(work)
+}
+
+/// In memory, where there is such a file system: keys are kept nowhere else.
+fn run_dir(folder: &TempDir) -> PathBuf {
+    let run = folder.path().join("run");
+    if !run.exists() {
+        fs::create_dir(&run).unwrap();
+        let (none, kind) = (None::<&str>, Some("tmpfs"));
+        mount(none, &run, kind, MsFlags::empty(), none).unwrap();
+    }
+    run
 }
 
 /// The worker, of another package: in `DROVER_BIN`, or where cargo builds it.
@@ -169,6 +181,23 @@ fn a_volume_is_made_from_what_another_host_backed_up() {
     lab.create("trial", &[("from-backup", &this)]).unwrap();
     let trial = lab.attached("trial").join("rows");
     assert_eq!(fs::read_to_string(trial).unwrap(), "one\n");
+}
+
+#[test]
+fn keys_of_repositories_are_known_until_all_is_torn_down() {
+    let lab = Lab::new(BackendChoice::Directory);
+    let keys = lab.folder.path().join("run/backup-keys");
+    lab.back_up_folder("pg");
+    lab.create("pg", &[("from-backup", "pg")]).unwrap();
+    let kept = fs::read_dir(&keys).unwrap().next().unwrap().unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+    assert_eq!((mode(&keys), mode(&kept.path())), (0o700, 0o600));
+    let repository = lab.folder.path().join("repository/keys");
+    assert!(repository.join(kept.file_name()).exists());
+    lab.work.forget_keys().unwrap();
+    assert!(!keys.exists());
+    // There is nothing to forget.
+    lab.work.forget_keys().unwrap();
 }
 
 #[test]
