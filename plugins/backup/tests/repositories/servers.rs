@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
 use crate::place::{Place, secret};
@@ -153,8 +156,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Connections that a killed worker has left outlive the server, and keep its ssh alive.
+        let pid = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        for child in children.unwrap_or_default().split_whitespace() {
+            let child = Pid::from_raw(child.parse().unwrap());
+            match kill(child, Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => panic!("process {child}: {error}"),
+            }
+        }
     }
 }
 
