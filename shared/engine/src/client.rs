@@ -218,7 +218,8 @@ impl Engine {
     /// `limit` goes on: an engine ends no command.
     ///
     /// # Errors
-    /// When the command cannot be started, or takes longer. It may have been begun.
+    /// When the command cannot be started, or takes longer. It may have been begun, unless the engine refuses with 409: the
+    /// container is stopped or paused.
     pub async fn execute(&self, command: Prepared, limit: Duration) -> Result<Executed, Error> {
         let start = serde_json::json!({ "Detach": false, "Tty": true });
         let path = format!("/exec/{}/start", segment(&command.id));

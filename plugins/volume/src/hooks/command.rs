@@ -62,6 +62,10 @@ impl Command {
                 "it was not done within {} s; it goes on in the container",
                 self.limit
             )),
+            // Stopped or paused between the two calls.
+            Err(error @ drover_engine::Error::Refused { status: 409, .. }) => {
+                Outcome::NotBegun(error.sentence())
+            }
             Err(error) => Outcome::Failed(error.sentence()),
         }
     }
