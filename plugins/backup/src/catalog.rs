@@ -25,18 +25,21 @@ const FACT: &str = "drover.fact.";
 /// How many digits of an id are enough to mean it.
 const SHORT: usize = 6;
 
+/// The time of a backup that is ready now. A time that is asked for is a whole second; of two backups of one second the later one is the
+/// newer, and a volume's are made behind each other.
+fn time(asked: Option<i64>, now: Timestamp) -> Result<Timestamp> {
+    let Some(second) = asked.filter(|second| *second != now.as_second()) else {
+        return Ok(now);
+    };
+    Timestamp::new(second, 999_999_999).map_err(|error| {
+        let message = format!("{second} is no time: {error}");
+        failure(FailureKind::InvalidInput, message)
+    })
+}
+
 /// The snapshot of a backup that is to be made, without its tree.
 pub(crate) fn snapshot(create: &Create, size: u64) -> Result<SnapshotFile> {
-    let now = Timestamp::now();
-    let time = match create.time {
-        Some(seconds) => Timestamp::from_second(seconds).map_err(|error| {
-            failure(
-                FailureKind::InvalidInput,
-                format!("{seconds} is no time: {error}"),
-            )
-        })?,
-        None => now,
-    };
+    let time = time(create.time, Timestamp::now())?;
     let kind = match create.source {
         Source::Tree { .. } => "tree",
         Source::Block { .. } => "block",
@@ -257,6 +260,8 @@ fn moment(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use rustic_core::jiff::SignedDuration;
+
     use super::*;
 
     fn made(id: &str, volume: &str, time: i64) -> Backup {
@@ -298,6 +303,25 @@ mod tests {
         assert_eq!(kind("2026-04-30"), FailureKind::NotFound);
         assert_eq!(kind("yesterday"), FailureKind::NotFound);
         assert_eq!(kind("dddddddd"), FailureKind::NotFound);
+    }
+
+    #[test]
+    fn of_two_backups_of_one_second_the_later_one_is_newer() {
+        let second = 1_777_593_600;
+        let at = |nanoseconds| Timestamp::new(second, nanoseconds).unwrap();
+        let times = [
+            (Some(second), at(200)),
+            (Some(second), at(300)),
+            // It was ready in the next second only, and another is begun after that.
+            (Some(second), at(100) + SignedDuration::from_secs(1)),
+            (Some(second + 1), at(200) + SignedDuration::from_secs(1)),
+            (None, at(300) + SignedDuration::from_secs(1)),
+        ];
+        let times = times.map(|(asked, now)| time(asked, now).unwrap());
+        assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
+        let seconds = times.map(Timestamp::as_second);
+        assert_eq!(seconds, [second, second, second, second + 1, second + 1]);
+        assert!(time(Some(i64::MAX), at(0)).is_err());
     }
 
     #[test]
