@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_daemon::Backoff;
-use drover_model::BackendKind;
+use drover_model::{BackendKind, SnapshotId};
 use drover_storage::{Object, mounts};
 use drover_volumes::record::{SnapshotReason, SnapshotRecord, SnapshotState, VolumeState};
 use tokio::sync::watch;
@@ -19,7 +19,8 @@ use crate::work::Work;
 
 /// Opens the pools, again and again until all are there, and brings everything in order.
 pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
-    let began = crate::clock::now();
+    // No pool is open yet: what there is was begun by an earlier process.
+    let earlier = of_backups(&work);
     note_attached(&work);
     release_looks(&work);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -46,7 +47,7 @@ pub(crate) async fn run(work: Arc<Work>, mut shutdown: watch::Receiver<bool>) {
             () = sleep(backoff.next_delay()) => {}
         }
     }
-    settle(&work, began).await;
+    settle(&work, &earlier).await;
     work.released.notify_one();
 }
 
@@ -135,8 +136,15 @@ fn release_looks(work: &Work) {
     }
 }
 
-/// Finishes or undoes what was begun.
-async fn settle(work: &Work, began: u64) {
+/// The snapshots that backups are made of, and that go with them.
+fn of_backups(work: &Work) -> BTreeSet<SnapshotId> {
+    let all = work.catalogue.snapshots(None).into_iter();
+    let working = all.filter(|it| it.reason == SnapshotReason::Working);
+    working.map(|it| it.id).collect()
+}
+
+/// Finishes or undoes what was begun; `earlier` are snapshots that backups of a process before this one needed.
+async fn settle(work: &Work, earlier: &BTreeSet<SnapshotId>) {
     for record in work.catalogue.volumes() {
         if matches!(record.state, VolumeState::Creating | VolumeState::Removing) {
             let _gate = work.gate(&record.name).await;
@@ -155,7 +163,7 @@ async fn settle(work: &Work, began: u64) {
         }
     }
     for snapshot in work.catalogue.snapshots(None) {
-        settle_snapshot(work, &snapshot, began).await;
+        settle_snapshot(work, &snapshot, earlier).await;
     }
     for pool in work.pools.all() {
         if let Err(error) = work.renew_notes(pool.backend).await {
@@ -167,8 +175,8 @@ async fn settle(work: &Work, began: u64) {
     }
 }
 
-async fn settle_snapshot(work: &Work, snapshot: &SnapshotRecord, began: u64) {
-    if !is_left(work, snapshot, began) {
+async fn settle_snapshot(work: &Work, snapshot: &SnapshotRecord, earlier: &BTreeSet<SnapshotId>) {
+    if !is_left(work, snapshot, earlier) {
         return;
     }
     // One that is being taken at this moment is complete when its turn ends.
@@ -181,7 +189,7 @@ async fn settle_snapshot(work: &Work, snapshot: &SnapshotRecord, began: u64) {
     let Some(now) = now.iter().find(|it| it.id == snapshot.id) else {
         return;
     };
-    if is_left(work, now, began)
+    if is_left(work, now, earlier)
         && let Err(error) = work.purge_snapshot(now).await
     {
         warn!(snapshot = %snapshot.name, error = error.sentence(), "is removed later");
@@ -189,9 +197,9 @@ async fn settle_snapshot(work: &Work, snapshot: &SnapshotRecord, began: u64) {
 }
 
 /// Whether a snapshot was left by an earlier process: half made or half removed, or needed by nobody any more.
-fn is_left(work: &Work, snapshot: &SnapshotRecord, began: u64) -> bool {
+fn is_left(work: &Work, snapshot: &SnapshotRecord, earlier: &BTreeSet<SnapshotId>) -> bool {
     let needless = match snapshot.reason {
-        SnapshotReason::Working => snapshot.taken_at < began,
+        SnapshotReason::Working => earlier.contains(&snapshot.id),
         SnapshotReason::Base => !work.is_base(snapshot),
         SnapshotReason::Asked | SnapshotReason::Scheduled => false,
     };

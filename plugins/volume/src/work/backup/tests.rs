@@ -283,6 +283,20 @@ fn a_schedule_backs_up_what_a_snapshot_kept_and_removes_it() {
     }
 }
 
+#[test]
+fn what_a_killed_backup_was_made_of_goes_though_it_is_of_the_same_second() {
+    let Some(lab) = btrfs() else { return };
+    lab.create("pg", &[]).unwrap();
+    let (volumes, name) = ([named("pg")], "backup".parse().unwrap());
+    let taken = lab.work.snapshot(&volumes, &name, SnapshotReason::Working);
+    lab.runtime.block_on(taken).unwrap();
+    // The next process is up faster than the clock has another second.
+    let (_stop, shutdown) = watch::channel(false);
+    let start = crate::recovery::run(lab.work.clone(), shutdown);
+    lab.runtime.block_on(start);
+    assert!(lab.work.catalogue.snapshots(None).is_empty());
+}
+
 /// The largest file of the repository, with data.
 fn largest_pack(repository: &Path) -> PathBuf {
     let folders = fs::read_dir(repository.join("data")).unwrap();
