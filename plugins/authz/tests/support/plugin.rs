@@ -163,7 +163,8 @@ impl Plugin {
 
     /// The lines of the log of decisions, once there are that many.
     pub(crate) fn decisions(&self, count: usize) -> Vec<Value> {
-        let read = || fs::read_to_string(self.at("state/authz/decisions.log")).unwrap();
+        // For a moment it is not there, when it is rotated.
+        let read = || fs::read_to_string(self.at("state/authz/decisions.log")).unwrap_or_default();
         until("the log", || read().lines().count() >= count);
         let lines = read();
         lines
