@@ -50,7 +50,7 @@ pub struct Group {
     /// The scenarios, in order.
     pub scenarios: &'static [Scenario],
     /// Which engines they are run on when none is named: each one where the engine has a part in what they
-    /// show, else the newest alone.
+    /// show, the oldest and the newest where that is its API alone, which only grows, else the newest.
     pub engines: Engines,
 }
 
@@ -59,6 +59,8 @@ pub struct Group {
 pub enum Engines {
     /// Every one there is.
     Every,
+    /// The oldest and the newest.
+    OldestAndNewest,
     /// The newest.
     Newest,
 }
@@ -131,9 +133,15 @@ impl Request {
         release: Release,
     ) -> impl Iterator<Item = &'a Scenario> {
         let newest = Release::ALL.last() == Some(&release);
+        let oldest = Release::ALL.first() == Some(&release);
+        let is_for = move |engines| match engines {
+            Engines::Every => true,
+            Engines::OldestAndNewest => oldest || newest,
+            Engines::Newest => newest,
+        };
         groups
             .iter()
-            .filter(move |group| self.every || newest || group.engines == Engines::Every)
+            .filter(move |group| self.every || is_for(group.engines))
             .flat_map(|group| group.scenarios)
             .filter(|scenario| self.wants(scenario))
     }

@@ -97,6 +97,10 @@ fn main() -> ExitCode {
         scenarios,
         engines: Engines::Every,
     };
+    let oldest_and_newest = |scenarios| Group {
+        scenarios,
+        engines: Engines::OldestAndNewest,
+    };
     let newest = |scenarios| Group {
         scenarios,
         engines: Engines::Newest,
@@ -113,11 +117,11 @@ fn main() -> ExitCode {
         newest(names_faults::SCENARIOS),
         newest(names_loss::SCENARIOS),
         newest(names_records::SCENARIOS),
-        every(authorization::SCENARIOS),
-        every(authorization_bypasses::SCENARIOS),
-        every(authorization_owners::SCENARIOS),
-        every(authorization_owners_meanwhile::SCENARIOS),
-        every(authorization_sockets::SCENARIOS),
+        oldest_and_newest(authorization::SCENARIOS),
+        oldest_and_newest(authorization_bypasses::SCENARIOS),
+        oldest_and_newest(authorization_owners::SCENARIOS),
+        oldest_and_newest(authorization_owners_meanwhile::SCENARIOS),
+        oldest_and_newest(authorization_sockets::SCENARIOS),
         newest(authorization_boot::SCENARIOS),
         newest(authorization_own_calls::SCENARIOS),
         newest(authorization_roles::SCENARIOS),
