@@ -268,7 +268,8 @@ fn killed_at_any_moment(host: &mut Host) -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(700));
         host.kill("drover-vol", "KILL")?;
     }
-    wait::until("nothing is left half made", wait::seconds(40), || {
+    // The engine asks again what a kill has cut, without saying about what, and gives up after a minute only.
+    wait::until("nothing is left half made", wait::seconds(150), || {
         let busy = host.run("ps -ef | grep -c '[d]ocker volume' || true")?;
         ensure!(busy == "0", "{busy} commands still run");
         let known = host.run("docker volume ls -q | grep -c '^v' || true")?;
