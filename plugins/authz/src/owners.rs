@@ -238,18 +238,22 @@ impl Owners {
     }
 
     /// Adds to the file what is new.
-    fn add(&self, mut guard: MutexGuard<'_, State>) {
-        let state = &mut *guard;
-        state.file.add(&state.added, &state.record);
-        state.added.clear();
-        drop(guard);
-        self.changes.send_modify(|count| *count += 1);
+    fn add(&self, state: MutexGuard<'_, State>) {
+        self.save(state, |file, added, record| file.add(added, record));
     }
 
     /// Writes the file anew.
-    fn write(&self, mut guard: MutexGuard<'_, State>) {
+    fn write(&self, state: MutexGuard<'_, State>) {
+        self.save(state, |file, _, record| file.replace(record));
+    }
+
+    fn save(
+        &self,
+        mut guard: MutexGuard<'_, State>,
+        write: impl FnOnce(&mut RecordFile, &[Change], &Record),
+    ) {
         let state = &mut *guard;
-        state.file.replace(&state.record);
+        write(&mut state.file, &state.added, &state.record);
         state.added.clear();
         drop(guard);
         self.changes.send_modify(|count| *count += 1);
