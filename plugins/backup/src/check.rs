@@ -290,13 +290,13 @@ impl Walk<'_> {
 mod tests {
     use std::path::Path;
 
-    use drover_backup_protocol::{Create, Repository, Source};
+    use drover_backup_protocol::{Create, Source};
 
     use super::*;
     use crate::report::Reporter;
     use crate::repository::Make;
     use crate::storage;
-    use crate::storage::watched::{Watch, Watched};
+    use crate::storage::watched::{Watch, Watched, place};
 
     /// The names of all files beneath a folder.
     fn names(folder: &Path) -> HashSet<String> {
@@ -315,14 +315,7 @@ mod tests {
         std::fs::write(path("password"), "x").unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(path("password"), mode).unwrap();
-        let place = Repository {
-            url: path("repository").display().to_string(),
-            password_file: path("password"),
-            options_file: None,
-            cache: None,
-            keys: Some(path("keys")),
-            bandwidth: None,
-        };
+        let place = place(folder.path());
         let reporter = Reporter::new(Box::new(std::io::sink()));
         let (session, _) = Session::open(&place, Make::IfMissing, &reporter).unwrap();
         let before = names(&path("repository"));

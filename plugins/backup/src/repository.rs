@@ -359,7 +359,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::storage::watched::{Watch, Watched};
+    use crate::storage::watched::{Watch, Watched, place};
 
     struct Lab {
         _folder: tempfile::TempDir,
@@ -372,15 +372,7 @@ mod tests {
         /// An empty repository.
         fn new() -> Self {
             let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-            let path = |name: &str| folder.path().join(name);
-            let place = Place {
-                url: path("repository").display().to_string(),
-                password_file: path("password"),
-                options_file: None,
-                cache: None,
-                keys: Some(path("keys")),
-                bandwidth: None,
-            };
+            let place = place(folder.path());
             let watch = Arc::default();
             let storage = Watched {
                 inner: storage::open(&place).unwrap(),

@@ -1,13 +1,27 @@
 //! A storage for tests: it counts what it is asked, and has files appear while it is being looked at.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use drover_backup_protocol::Repository;
 
 use super::Storage;
 use crate::failure::Result;
+
+/// A repository in a folder, with its password file and the keys that are known beside it.
+pub(crate) fn place(folder: &Path) -> Repository {
+    Repository {
+        url: folder.join("repository").display().to_string(),
+        password_file: folder.join("password"),
+        options_file: None,
+        cache: None,
+        keys: Some(folder.join("keys")),
+        bandwidth: None,
+    }
+}
 
 /// What was seen, and what is shown.
 #[derive(Debug, Default)]

@@ -34,19 +34,21 @@ pub(crate) fn volume(path: &Path) {
     mknod(&path.join("socket"), SFlag::S_IFSOCK, readable, 0).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o1700)).unwrap();
     chown(path, Some(999), Some(998)).unwrap();
-    // From the leaves to the root: what is made in a directory changes it.
-    for (name, second) in [
-        ("data/base", -5),
-        ("dangling", 1_000_000_000),
-        ("data/deep", 1_000_000_001),
-        ("data", 1_000_000_002),
-        ("", 1_000_000_003),
-    ] {
+    for (name, second) in TIMES {
         let time = TimeSpec::new(second, 123_456_789);
         let links = UtimensatFlags::NoFollowSymlink;
         utimensat(AT_FDCWD, &path.join(name), &time, &time, links).unwrap();
     }
 }
+
+/// When what is in the tree was changed, from the leaves to the root: what is made in a directory changes it.
+const TIMES: [(&str, i64); 5] = [
+    ("data/base", -5),
+    ("dangling", 1_000_000_000),
+    ("data/deep", 1_000_000_001),
+    ("data", 1_000_000_002),
+    ("", 1_000_000_003),
+];
 
 fn restored(place: &Place, name: &str) -> std::path::PathBuf {
     let path = place.path(name);
@@ -65,13 +67,7 @@ fn assert_same(path: &Path) {
         (root.mode() & 0o7777, root.uid(), root.gid()),
         (0o1700, 999, 998)
     );
-    for (name, second) in [
-        ("data/base", -5),
-        ("dangling", 1_000_000_000),
-        ("data/deep", 1_000_000_001),
-        ("data", 1_000_000_002),
-        ("", 1_000_000_003),
-    ] {
+    for (name, second) in TIMES {
         let found = meta(name);
         let time = (found.mtime(), found.mtime_nsec());
         assert_eq!(time, (second, 123_456_789), "{name}");
