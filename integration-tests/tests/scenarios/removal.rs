@@ -1,7 +1,8 @@
 //! Removal is a request: a network lives as long as a host uses it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use integration_tests::drover::CREATE;
+use integration_tests::host::Host;
 use integration_tests::lab::Lab;
 use integration_tests::scenario::{Scenario, Setup};
 use integration_tests::wait;
@@ -36,6 +37,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         setup: Setup::Cluster,
         needs: &[],
         run: at_once,
+    },
+    Scenario {
+        name: "creation_and_first_container_on_two_hosts_at_once",
+        setup: Setup::Cluster,
+        needs: &[],
+        run: with_containers,
     },
     Scenario {
         name: "creation_of_many_networks_at_once_on_two_hosts",
@@ -174,6 +181,53 @@ fn at_once(lab: &mut Lab) -> Result<()> {
     lab.doctor_is_clean()
 }
 
+/// A script that makes a network and starts a container on it the next moment.
+fn with_containers(lab: &mut Lab) -> Result<()> {
+    let (one, two) = lab.pair()?;
+    for round in 0..5 {
+        let name = format!("same{round}");
+        let start = |host: &Host| {
+            host.attempt(&format!(
+                "{CREATE} {name}; docker run -d --name sleeper --network {name} lab sleep 1000000"
+            ))
+        };
+        let (left, right) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| start(two));
+            (start(one), other.join())
+        });
+        let right = right.map_err(|_panic| anyhow!("the other thread panicked"))?;
+        for (host, started) in [(one, left?), (two, right?)] {
+            if started.code == Some(0) {
+                continue;
+            }
+            let said = &started.stderr;
+            ensure!(
+                [
+                    "is being removed from this host",
+                    "not found",
+                    "already exists",
+                    // Engine 20.10 lets a second network of a name in for a moment.
+                    "is ambiguous",
+                ]
+                .iter()
+                .any(|reason| said.contains(reason)),
+                "{} does not say why it failed: {said}",
+                host.name
+            );
+            wait::until("the container, started again", wait::seconds(10), || {
+                host.run(&format!("docker rm -f sleeper; docker run -d --name sleeper --network {name} lab sleep 1000000"))
+            })?;
+        }
+        let subnets = (one.subnet_of(&name)?, two.subnet_of(&name)?);
+        ensure!(subnets.0 == subnets.1, "two networks: {subnets:?}");
+        one.reaches("sleeper", &two.address_of("sleeper", &name)?, 5)?;
+        for host in [one, two] {
+            host.run("docker rm -f sleeper")?;
+        }
+    }
+    lab.doctor_is_clean()
+}
+
 fn many(lab: &mut Lab) -> Result<()> {
     let (one, two) = lab.pair()?;
     let made = std::thread::scope(|scope| {
@@ -189,7 +243,7 @@ fn many(lab: &mut Lab) -> Result<()> {
     });
     made.0?;
     made.1
-        .map_err(|_panic| anyhow::anyhow!("the other thread panicked"))??;
+        .map_err(|_panic| anyhow!("the other thread panicked"))??;
     let mut subnets = Vec::new();
     for name in (1..6).flat_map(|number| [format!("left{number}"), format!("right{number}")]) {
         for host in [one, two] {

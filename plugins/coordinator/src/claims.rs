@@ -5,6 +5,7 @@
 //! read is unchanged; if it is not, it begins anew. A method ends within [`LIMIT`], which is shorter than
 //! the asker waits: what was asked is never done after the asker has given up and asked for the opposite.
 
+mod acceptance;
 mod block;
 mod collect;
 mod failure;
@@ -27,6 +28,7 @@ use drover_control_api::{Empty, Failure, FailureKind};
 use tokio::sync::watch;
 
 use crate::context::Context;
+use crate::networks::Networks;
 use crate::status;
 pub use registrar::Registrar;
 
@@ -83,10 +85,18 @@ pub async fn reserve_address(
 /// See [`ClaimBlock`].
 ///
 /// # Errors
-/// When no block is free.
-pub async fn claim_block(context: &Context, request: ClaimBlock) -> Result<ClaimedBlock, Failure> {
+/// When no block is free, or the network is about to be replaced.
+pub async fn claim_block(
+    context: &Context,
+    networks: &Networks,
+    request: ClaimBlock,
+) -> Result<ClaimedBlock, Failure> {
     context.refuse_when_fenced()?;
-    bounded(Registrar::of(context).claim_block(request.pool)).await
+    bounded(async {
+        acceptance::wait(context.cluster.clone(), networks.looks(), request.pool).await?;
+        Registrar::of(context).claim_block(request.pool).await
+    })
+    .await
 }
 
 /// See [`ReleaseBlock`].
@@ -100,10 +110,19 @@ pub async fn release_block(context: &Context, request: ReleaseBlock) -> Result<E
 /// See [`ClaimAddress`].
 ///
 /// # Errors
-/// When the address is not to be had.
-pub async fn claim_address(context: &Context, request: ClaimAddress) -> Result<Empty, Failure> {
+/// When the address is not to be had, or the network is about to be replaced.
+pub async fn claim_address(
+    context: &Context,
+    networks: &Networks,
+    request: ClaimAddress,
+) -> Result<Empty, Failure> {
     context.refuse_when_fenced()?;
-    bounded(Registrar::of(context).claim_address(request.pool, request.address)).await
+    let ClaimAddress { pool, address } = request;
+    bounded(async {
+        acceptance::wait(context.cluster.clone(), networks.looks(), pool).await?;
+        Registrar::of(context).claim_address(pool, address).await
+    })
+    .await
 }
 
 /// See [`ReleaseAddress`].

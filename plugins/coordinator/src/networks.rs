@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use drover_model::NetworkId;
+use drover_model::{NetworkId, Pool};
 use drover_store::local::Database;
 use tokio::sync::{Notify, watch};
 
@@ -60,6 +60,8 @@ pub struct Networks {
 pub struct State {
     /// What a person has to decide.
     pub conflicts: Vec<String>,
+    /// The subnets of this engine's networks that are being removed since the cluster has others in their place, and why.
+    pub discarded: BTreeMap<Pool, String>,
     /// Why the engine could not be asked.
     pub engine_problem: Option<String>,
     /// How often everything was in order, with nothing left to do.
@@ -99,6 +101,12 @@ impl Networks {
     #[must_use]
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// Changes with every look.
+    #[must_use]
+    pub fn looks(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
     }
 
     fn take_told(&self) -> Told {
@@ -225,6 +233,7 @@ impl Reconciler {
         );
         self.look_into(&mut view).await;
         let plan = plan::plan(&view);
+        self.tell(|state| state.discarded = discarded(&view, &plan));
         let done = self.act(&snapshot, &view, &plan).await?;
         self.memory.engine_was_seen(&engine, &view)?;
         self.conclude(&plan).await?;
@@ -328,6 +337,7 @@ impl Reconciler {
         conflicts.extend(self.memory.notes());
         self.tell(|state| {
             state.engine_problem = None;
+            state.discarded.clear();
             state.conflicts.clone_from(&conflicts);
             if plan.steps.is_empty() && !plan.look_again {
                 state.settled = state.settled.saturating_add(1);
@@ -355,6 +365,20 @@ impl Reconciler {
     fn tell(&self, change: impl FnOnce(&mut State)) {
         self.networks.state.send_modify(change);
     }
+}
+
+/// The subnets of what the plan removes as it cannot be part of the cluster, and why.
+fn discarded(view: &View, plan: &Plan) -> BTreeMap<Pool, String> {
+    let mut discarded = BTreeMap::new();
+    for step in &plan.steps {
+        if let Step::Discard { local, reason } = step
+            && let Some(network) = view.local.get(local)
+        {
+            let pools = network.pools().into_iter();
+            discarded.extend(pools.map(|pool| (pool, reason.clone())));
+        }
+    }
+    discarded
 }
 
 /// The name of the network that a step is about, for a person.

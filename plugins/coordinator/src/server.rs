@@ -57,14 +57,18 @@ impl Control {
 
     /// What `drover-ipam` asks for.
     async fn claims(&self, path: &str, body: &[u8]) -> Response {
-        let context = &*self.0.context;
+        let (context, networks) = (&*self.0.context, &*self.0.networks);
         match path {
             ClaimPool::PATH => answer(body, |ask| claims::claim_pool(context, ask)).await,
             ReleasePool::PATH => answer(body, |ask| claims::release_pool(context, ask)).await,
             ReserveAddress::PATH => answer(body, |ask| claims::reserve_address(context, ask)).await,
-            ClaimBlock::PATH => answer(body, |ask| claims::claim_block(context, ask)).await,
+            ClaimBlock::PATH => {
+                answer(body, |ask| claims::claim_block(context, networks, ask)).await
+            }
             ReleaseBlock::PATH => answer(body, |ask| claims::release_block(context, ask)).await,
-            ClaimAddress::PATH => answer(body, |ask| claims::claim_address(context, ask)).await,
+            ClaimAddress::PATH => {
+                answer(body, |ask| claims::claim_address(context, networks, ask)).await
+            }
             ReleaseAddress::PATH => answer(body, |ask| claims::release_address(context, ask)).await,
             other => Response::not_found(other),
         }

@@ -177,6 +177,7 @@ impl Ipam {
                         other => return other,
                     }
                 }
+                Err(gone) if gone.kind == FailureKind::NotFound => return Err(gone.into()),
                 Err(block) if block.kind == FailureKind::Conflict => {
                     let borrowed = self.borrow(pool, mac).await;
                     return borrowed.ok_or(Error::NoBlock { lease, block });

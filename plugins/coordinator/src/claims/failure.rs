@@ -29,6 +29,10 @@ pub(super) enum ClaimFailure {
         "subnet `{0}` is being used for another network at this moment; choose another --subnet"
     )]
     BeingCreated(Pool),
+    #[error(
+        "the network with subnet `{pool}` is being removed from this host, as {reason}; start the container again"
+    )]
+    Discarded { pool: Pool, reason: String },
     #[error("--ip-range needs a --subnet that it is a part of; add one")]
     RangeAlone,
     #[error("{0}")]
@@ -48,7 +52,7 @@ impl From<ClaimFailure> for Failure {
             ClaimFailure::Single(ClaimError::OwnerAway { .. })
             | ClaimFailure::OwnerSilent(_)
             | ClaimFailure::Contended(_) => FailureKind::Unavailable,
-            ClaimFailure::UnknownPool(_) => FailureKind::NotFound,
+            ClaimFailure::UnknownPool(_) | ClaimFailure::Discarded { .. } => FailureKind::NotFound,
             ClaimFailure::Block(_)
             | ClaimFailure::Single(_)
             | ClaimFailure::InUse { .. }
