@@ -15,8 +15,7 @@ use super::registrar::{Result, pool_key};
 use crate::mirror::Snapshot;
 use crate::networks::State;
 
-/// How long the first address waits: an engine that starts gives its containers addresses before it tells anybody of its
-/// networks, so that nothing is decided while it waits.
+/// How long the first address waits at most.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Waits until the network of a pool is the cluster's, or for [`PATIENCE`] in vain.
@@ -43,9 +42,13 @@ async fn decision(
         if is_accepted {
             return Ok(());
         }
-        let discarded = looks.borrow_and_update().discarded.get(&pool).cloned();
-        if let Some(reason) = discarded {
+        let look = looks.borrow_and_update().clone();
+        if let Some(reason) = look.discarded.get(&pool).cloned() {
             return Err(ClaimFailure::Discarded { pool, reason });
+        }
+        if look.engine_problem.is_some() {
+            // Nothing is decided while the engine does not answer, as when it starts.
+            return Ok(());
         }
         let changed = tokio::select! {
             changed = cluster.changed() => changed,
@@ -129,6 +132,16 @@ mod tests {
         tell.send_replace(discarding());
         let refused = waiting.await.unwrap().unwrap_err().to_string();
         assert!(refused.contains("another was first"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn while_the_engine_does_not_answer_containers_start() {
+        let (_cluster, cluster) = watch::channel(given_out(false));
+        let (_looks, looks) = watch::channel(State {
+            engine_problem: Some("no answer".to_owned()),
+            ..State::default()
+        });
+        decision(cluster, looks, pool()).await.unwrap();
     }
 
     #[tokio::test]
