@@ -181,16 +181,13 @@ fn at_once(lab: &mut Lab) -> Result<()> {
     lab.doctor_is_clean()
 }
 
-/// A script that makes a network and starts a container on it the next moment.
+/// Both hosts make a network of one name, and start a container on it the next moment.
 fn with_containers(lab: &mut Lab) -> Result<()> {
     let (one, two) = lab.pair()?;
     for round in 0..5 {
         let name = format!("same{round}");
-        let start = |host: &Host| {
-            host.attempt(&format!(
-                "{CREATE} {name}; docker run -d --name sleeper --network {name} lab sleep 1000000"
-            ))
-        };
+        let run = format!("docker run -d --name sleeper --network {name} lab sleep 1000000");
+        let start = |host: &Host| host.attempt(&format!("{CREATE} {name}; {run}"));
         let (left, right) = std::thread::scope(|scope| {
             let other = scope.spawn(|| start(two));
             (start(one), other.join())
@@ -215,7 +212,7 @@ fn with_containers(lab: &mut Lab) -> Result<()> {
                 host.name
             );
             wait::until("the container, started again", wait::seconds(10), || {
-                host.run(&format!("docker rm -f sleeper; docker run -d --name sleeper --network {name} lab sleep 1000000"))
+                host.run(&format!("docker rm -f sleeper; {run}"))
             })?;
         }
         let subnets = (one.subnet_of(&name)?, two.subnet_of(&name)?);

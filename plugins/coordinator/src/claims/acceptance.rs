@@ -38,17 +38,11 @@ async fn decision(
     pool: Pool,
 ) -> Result<()> {
     loop {
-        let is_accepted = is_accepted(&cluster.borrow_and_update(), pool);
-        if is_accepted {
+        if is_accepted(&cluster.borrow_and_update(), pool) {
             return Ok(());
         }
-        let look = looks.borrow_and_update().clone();
-        if let Some(reason) = look.discarded.get(&pool).cloned() {
-            return Err(ClaimFailure::Discarded { pool, reason });
-        }
-        if look.engine_problem.is_some() {
-            // Nothing is decided while the engine does not answer, as when it starts.
-            return Ok(());
+        if let Some(decided) = look_says(&looks.borrow_and_update(), pool) {
+            return decided;
         }
         let changed = tokio::select! {
             changed = cluster.changed() => changed,
@@ -58,6 +52,14 @@ async fn decision(
             return Ok(());
         }
     }
+}
+
+fn look_says(look: &State, pool: Pool) -> Option<Result<()>> {
+    if let Some(reason) = look.discarded.get(&pool).cloned() {
+        return Some(Err(ClaimFailure::Discarded { pool, reason }));
+    }
+    // Nothing is decided while the engine cannot be asked.
+    look.engine_problem.is_some().then_some(Ok(()))
 }
 
 fn is_accepted(snapshot: &Snapshot, pool: Pool) -> bool {
@@ -97,6 +99,20 @@ mod tests {
         }])
     }
 
+    /// What a claim waits for, with the ends by which it is told.
+    async fn waiting() -> (
+        watch::Sender<Snapshot>,
+        watch::Sender<State>,
+        tokio::task::JoinHandle<Result<()>>,
+    ) {
+        let (tell, cluster) = watch::channel(given_out(false));
+        let (look, looks) = watch::channel(State::default());
+        let waiting = tokio::spawn(decision(cluster, looks, pool()));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        (tell, look, waiting)
+    }
+
     fn discarding() -> State {
         State {
             discarded: [(pool(), "another was first".to_owned())].into(),
@@ -113,23 +129,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_network_waits_until_it_is_known() {
-        let (tell, cluster) = watch::channel(given_out(false));
-        let (_looks, looks) = watch::channel(State::default());
-        let waiting = tokio::spawn(decision(cluster, looks, pool()));
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
+        let (tell, _look, waiting) = waiting().await;
         tell.send_replace(given_out(true));
         waiting.await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn a_network_that_gives_way_gets_no_address() {
-        let (_cluster, cluster) = watch::channel(given_out(false));
-        let (tell, looks) = watch::channel(State::default());
-        let waiting = tokio::spawn(decision(cluster, looks, pool()));
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        tell.send_replace(discarding());
+        let (_tell, look, waiting) = waiting().await;
+        look.send_replace(discarding());
         let refused = waiting.await.unwrap().unwrap_err().to_string();
         assert!(refused.contains("another was first"), "{refused}");
     }
